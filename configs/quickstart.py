@@ -1,0 +1,43 @@
+"""A small transformer learns English from the State of the Union addresses, on two CPU cores.
+
+1.9 M parameters, 1.2 M tokens; 2 to 3 minutes on 2 cores. Ends about 2 nats per token below the unigram entropy of the
+validation tokens. Any registered optimizer: --config=configs/quickstart.py:optimizer=lion
+
+    python -m jaxopt_lm.train --config=configs/quickstart.py
+"""
+
+from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig, parse_arg
+from jaxopt_lm.errors import require
+from jaxopt_lm.model import preset
+from jaxopt_lm.optimizers import OPTIMIZERS
+from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
+
+LEARNING_RATES = {"adamw": 6e-3, "lion": 6e-4, "signum": 6e-4, "sgdw": 0.3}
+
+
+def get_config(arg: str = "") -> TrainConfig:
+    name = parse_arg(arg, optimizer="adamw").optimizer
+    require(name in OPTIMIZERS, f"config argument 'optimizer={name}': must be one of {', '.join(OPTIMIZERS)}")
+    return TrainConfig(
+        workdir="runs/quickstart" if name == "adamw" else f"runs/quickstart_{name}",
+        model=preset(
+            "150m",
+            vocab_size=4096,
+            num_layers=4,
+            embed_dim=128,
+            num_heads=2,
+            num_kv_heads=2,
+            mlp_dim=512,
+            scan_layers=False,
+            compute_dtype="float32",
+        ),
+        data=DataConfig(task="sotu", vocab_size=4096, tokens_dir="tokens/sotu_4096"),
+        optimizer=OPTIMIZERS[name](learning_rate=LEARNING_RATES[name]),
+        schedule=WarmupCosineConfig(warmup_steps=50),
+        eval=EvalConfig(every_steps=100, batch_size=16, max_batches=20),
+        checkpoint=CheckpointConfig(every_steps=200),
+        logging=LoggingConfig(every_steps=10),
+        num_train_steps=600,
+        global_batch_size=16,
+        length=128,
+    )

@@ -1,0 +1,1 @@
+"""A laboratory for language-model optimizers in JAX: compose, train, study, conclude."""

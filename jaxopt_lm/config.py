@@ -1,0 +1,211 @@
+"""The config of a training run: what can be set and what fits together.
+
+Frozen dataclasses, checked when they are built. Reading, overriding and writing them is `jaxopt_lm.config_io`.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any, Literal
+
+from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.model import ModelConfig
+from jaxopt_lm.optimizers import AdamWConfig, OptimizerConfig, ScheduleConfig
+from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
+
+
+def _at_least(section: str, config: Any, low: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        where = f"{section}.{name}" if section else name
+        require(value is None or value >= low, f"{where}={value}: must be at least {low}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which tokens, and in which order."""
+
+    task: str = "sotu"
+    """Name of the task in jaxopt_lm.data.tasks."""
+    vocab_size: int = 4096
+    """Size of the task's vocabulary; at most model.vocab_size."""
+    tokens_dir: str = "tokens/sotu_4096"
+    """Folder of prepared tokens; prepared on the spot when it holds none."""
+    seed: int = 0
+    """Seed of the order of the training windows."""
+
+    def __post_init__(self):
+        _at_least("data", self, 1, "vocab_size")
+        _at_least("data", self, 0, "seed")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Evaluation on the first windows of the validation split, always the same."""
+
+    every_steps: int = 1000
+    """Evaluate after every so many steps, and after the last."""
+    batch_size: int = 32
+    """Windows in an evaluation batch."""
+    max_batches: int | None = 1000
+    """At most so many batches; None: the whole split."""
+
+    def __post_init__(self):
+        _at_least("eval", self, 1, "every_steps", "batch_size", "max_batches")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state is saved and which saves stay. The last step is always saved."""
+
+    every_steps: int = 1000
+    """Save after every so many steps."""
+    keep_last: int = 2
+    """Keep the newest so many."""
+    keep_every_steps: int | None = None
+    """Keep, besides, every save at a multiple of this; None: no others."""
+
+    def __post_init__(self):
+        _at_least("checkpoint", self, 1, "every_steps", "keep_last", "keep_every_steps")
+        every, keep = self.every_steps, self.keep_every_steps
+        require(
+            keep is None or keep % every == 0,
+            f"checkpoint.keep_every_steps={keep}: must be a multiple of checkpoint.every_steps={every}",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """What is written about the run while it trains."""
+
+    every_steps: int = 10
+    """A line of metrics.jsonl every so many steps, and at every evaluation and checkpoint."""
+    tensorboard: bool = True
+    """Write TensorBoard events too."""
+
+    def __post_init__(self):
+        _at_least("logging", self, 1, "every_steps")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How the devices are arranged."""
+
+    data: int = -1
+    """Devices over which the batch is divided; -1: all there are."""
+
+    def __post_init__(self):
+        require(self.data == -1 or self.data >= 1, f"mesh.data={self.data}: must be -1 or at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run."""
+
+    workdir: str
+    """Folder of the run: config, metrics, checkpoints, result. Running again in it resumes."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = AdamWConfig()
+    schedule: ScheduleConfig = WarmupCosineConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+    mesh: MeshConfig = MeshConfig()
+    num_train_steps: int = 10_000
+    """Updates in the whole run."""
+    global_batch_size: int = 256
+    """Windows in a batch, over all devices."""
+    num_microbatches: int = 1
+    """Parts of a batch computed one after another; gradients are those of the whole batch."""
+    length: int = 512
+    """Tokens in a window; each predicts the next, so length - 1 are targets."""
+    z_loss: float = 1e-4
+    """Coefficient of mean((log Z)^2) in the loss; not part of the reported cross-entropy."""
+    max_grad_norm: float | None = 1.0
+    """Bound of the gradients' global norm; None: no clipping."""
+    seed: int = 0
+    """Seed of the initial parameters."""
+
+    def __post_init__(self):
+        _check_types(self, "")
+        _at_least("", self, 1, "num_train_steps", "global_batch_size", "num_microbatches")
+        _at_least("", self, 2, "length")
+        _at_least("", self, 0, "seed")
+        require(bool(self.workdir), "workdir='': must be a path")
+        for name, low in (("z_loss", "[0"), ("max_grad_norm", "(0")):
+            value = getattr(self, name)
+            inside = value is None or (math.isfinite(value) and (value > 0 or (value == 0 and low == "[0")))
+            require(inside, f"{name}={value}: must be finite and in {low}, inf)")
+        require(
+            self.global_batch_size % self.num_microbatches == 0,
+            f"num_microbatches={self.num_microbatches}: must divide global_batch_size={self.global_batch_size}",
+        )
+        data = max(self.mesh.data, 1)
+        for name, size in (
+            ("global_batch_size / num_microbatches", self.global_batch_size // self.num_microbatches),
+            ("eval.batch_size", self.eval.batch_size),
+        ):
+            require(size % data == 0, f"{name}={size}: must be a multiple of mesh.data={data}")
+        require(
+            self.data.vocab_size <= self.model.vocab_size,
+            f"model.vocab_size={self.model.vocab_size}: must be at least data.vocab_size={self.data.vocab_size}",
+        )
+        self.schedule.check_fits(self.num_train_steps)
+
+
+def join_path(path: str, name: str) -> str:
+    """The dotted name of field `name` of the section at `path`, which is empty at the top."""
+    return f"{path}.{name}" if path else name
+
+
+def _check_types(config: Any, path: str) -> None:
+    for name, hint in typing.get_type_hints(type(config)).items():
+        if typing.get_origin(hint) is typing.ClassVar:
+            continue
+        value, where = getattr(config, name), join_path(path, name)
+        require(_has_type(value, hint), f"{where}={value!r}: must be {_type_name(hint)}")
+        if dataclasses.is_dataclass(value):
+            _check_types(value, where)
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in args
+    if origin in (typing.Union, types.UnionType):
+        return any(_has_type(value, arg) for arg in args)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_has_type(item, args[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _type_name(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(typing.get_args(hint))
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def parse_arg(arg: str, **defaults: Any) -> types.SimpleNamespace:
+    """The values of `key=value,key=value`, each of its default's type, for a config file's `get_config(arg)`.
+
+    Raises:
+      InputError: a key that is not among `defaults`, or a value that its default's type does not take.
+    """
+    values = dict(defaults)
+    for item in filter(None, arg.split(",")):
+        key, equals, text = item.partition("=")
+        require(
+            key in defaults and bool(equals), f"config argument '{item}': must be KEY=VALUE, KEY of {list(defaults)}"
+        )
+        kind = type(defaults[key])
+        try:
+            values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            raise InputError(f"config argument '{item}': must be of type {kind.__name__}") from None
+    return types.SimpleNamespace(**values)

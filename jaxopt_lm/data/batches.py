@@ -1,0 +1,79 @@
+"""Batches of token windows, as pure functions of (seed, step).
+
+A window is `length` consecutive tokens; window i starts at token i * length, so windows do not overlap and the tokens
+left over at the end of the split belong to none. Training walks through exact permutations of all windows, a new one
+each epoch; evaluation reads them in order.
+"""
+
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from jaxopt_lm.data.tokens import TokenStore
+from jaxopt_lm.errors import require
+
+
+class _Windows(grain.sources.RandomAccessDataSource):
+    def __init__(self, store: TokenStore, length: int):
+        self._store, self._length = store, length
+
+    def __len__(self) -> int:
+        return len(self._store) // self._length
+
+    def __getitem__(self, index) -> np.ndarray:
+        return self._store.read(int(index) * self._length, self._length)
+
+    def __repr__(self) -> str:
+        return f"_Windows({len(self)} of {self._length} tokens)"
+
+
+class TrainBatches:
+    """`batches[step]`: int32 tokens (batch_size, length), the same for the same (seed, step) whatever was read before.
+
+    Args:
+      store: the training tokens.
+      seed: of the permutations.
+      batch_size: windows in a batch; a batch may end one epoch and begin the next.
+      length: tokens in a window.
+
+    Raises:
+      InputError: the store does not hold one whole window.
+    """
+
+    def __init__(self, store: TokenStore, *, seed: int, batch_size: int, length: int):
+        windows = _Windows(store, length)
+        require(len(windows) > 0, f"length={length}: must be at most the {len(store)} tokens of the split")
+        self.batches_per_epoch = len(windows) / batch_size
+        self._dataset = grain.MapDataset.source(windows).seed(seed).shuffle().repeat().batch(batch_size)
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        batch = self._dataset[step]
+        assert batch is not None
+        return batch
+
+    def from_step(self, step: int) -> Iterator[np.ndarray]:
+        """Batches step, step + 1, …, the next two read ahead in a background thread."""
+        return iter(self._dataset[step:].to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
+
+
+def eval_batches(
+    store: TokenStore, *, batch_size: int, length: int, max_batches: int | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The first windows of the split, in order, as (tokens, is_target) of shape (batch_size, length).
+
+    The last batch is filled up with rows whose `is_target` is 0 everywhere, so every window counts once.
+
+    Raises:
+      InputError: the store does not hold one whole window.
+    """
+    windows = _Windows(store, length)
+    require(len(windows) > 0, f"length={length}: must be at most the {len(store)} tokens of the validation split")
+    count = len(windows) if max_batches is None else min(len(windows), max_batches * batch_size)
+    batches = []
+    for first in range(0, count, batch_size):
+        rows = [windows[i] for i in range(first, min(first + batch_size, count))]
+        tokens, is_target = np.zeros((2, batch_size, length), np.int32)
+        tokens[: len(rows)], is_target[: len(rows)] = rows, 1
+        batches.append((tokens, is_target.astype(np.float32)))
+    return batches

@@ -1,0 +1,38 @@
+"""What a user did wrong, said in one line.
+
+A library function raises `InputError` for bad input: a value, its bound, and the mend. A command line wrapped by
+`report_input_errors` prints that line and exits with code 2; every other exception keeps its traceback, for it is a bug.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+
+
+class InputError(ValueError):
+    """Bad input: the message holds the value, the bound it breaks and the mend, on one line."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises `InputError(message)` unless `condition` holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | None]:
+    """Wraps a command line: an `InputError` or an operating-system error becomes one line on stderr and exit code 2."""
+
+    @functools.wraps(main)
+    def wrapped() -> int | None:
+        try:
+            return main()
+        except InputError as error:
+            message = str(error)
+        except OSError as error:
+            if error.filename is None and error.errno is None:
+                raise
+            message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print("error: " + " ".join(message.split()), file=sys.stderr)
+        return 2
+
+    return wrapped

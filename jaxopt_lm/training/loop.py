@@ -1,0 +1,243 @@
+"""The training loop: everything that touches files, clocks and signals, around the pure step."""
+
+import dataclasses
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxopt_lm.config import DataConfig, TrainConfig
+from jaxopt_lm.data.batches import TrainBatches, eval_batches
+from jaxopt_lm.data.prepare import is_prepared
+from jaxopt_lm.data.tokens import TokenStore
+from jaxopt_lm.errors import require
+from jaxopt_lm.model import Params
+from jaxopt_lm.model.summary import flops_per_token, num_params
+from jaxopt_lm.training import sharding
+from jaxopt_lm.training.checkpoints import Checkpoints
+from jaxopt_lm.training.display import Display
+from jaxopt_lm.training.loss import Batch
+from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, peak_flops
+from jaxopt_lm.training.run import RunFolder, read_metrics
+from jaxopt_lm.training.step import HParams, TrainState, init_state, make_eval_step, make_train_step
+
+
+def ensure_tokens(config: DataConfig) -> None:
+    """Prepares the tokens in a child process unless `config.tokens_dir` holds them; TensorFlow stays out of this one.
+
+    Raises:
+      InputError: the folder holds other tokens, or they cannot be made.
+    """
+    if is_prepared(Path(config.tokens_dir), config.task, config.vocab_size):
+        return
+    command = [sys.executable, "-m", "jaxopt_lm.prepare", f"--task={config.task}", f"--out={config.tokens_dir}"]
+    child = subprocess.run([*command, f"--vocab_size={config.vocab_size}"], check=False)
+    require(child.returncode == 0, f"the tokens of task {config.task} could not be prepared in {config.tokens_dir}")
+
+
+class StopSignals:
+    """Within this context SIGINT and SIGTERM are remembered instead of ending the process.
+
+    Attributes:
+      received: the number of the signal that came, or None.
+    """
+
+    def __init__(self):
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def _receive(self, number: int, frame: Any) -> None:
+        del frame
+        self.received = number
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+      status: completed, diverged or interrupted.
+      step: of the newest checkpoint.
+      metrics: the newest value of every metric.
+      exit_code: of the command line: 0, 1, or 128 + the signal's number.
+    """
+
+    status: str
+    step: int
+    metrics: dict[str, float]
+    exit_code: int
+
+
+def train(config: TrainConfig, console: Console | None = None) -> Result:
+    """Trains, or goes on training, the run in `config.workdir`; returns when it is done, has diverged or was stopped.
+
+    Raises:
+      InputError: the config asks for what is not there (tokens, devices, a folder of its own).
+    """
+    console = console or Console()
+    ensure_tokens(config.data)
+    with RunFolder(config) as folder, StopSignals() as stop:
+        return _Trainer(config, folder, console).run(stop)
+
+
+class _Trainer:
+    """One process's work on one run."""
+
+    def __init__(self, config: TrainConfig, folder: RunFolder, console: Console):
+        self.config, self.folder, self.console = config, folder, console
+        self.mesh = sharding.make_mesh(config.mesh)
+        sharding.check_batch_divides(config, self.mesh)
+        self.train_store = TokenStore(config.data.tokens_dir, "train")
+        self.eval_store = TokenStore(config.data.tokens_dir, "validation")
+        self.batches = TrainBatches(
+            self.train_store, seed=config.data.seed, batch_size=config.global_batch_size, length=config.length
+        )
+        self.hparams = HParams.of(config)
+        self.train_step = jax.jit(make_train_step(config.model, config.num_microbatches), donate_argnums=0)
+        self.eval_step = jax.jit(make_eval_step(config.model))
+        self.meta = {"tokens": self.train_store.manifest.digest}
+
+    def run(self, stop: StopSignals) -> Result:
+        config, path = self.config, self.folder.path
+        with Checkpoints(path / "checkpoints", config.checkpoint) as checkpoints:
+            state = self._init_or_restore(checkpoints)
+            first = int(state.step)
+            with (
+                MetricWriter(path, first, config.logging.tensorboard) as writer,
+                Display(self.console, first, config.num_train_steps) as display,
+            ):
+                try:
+                    self._train(state, first, checkpoints, writer, self._log(writer, display), stop)
+                    diverged = None
+                except Diverged as error:
+                    diverged = error
+        return self._finish(stop, diverged)
+
+    def _train(
+        self,
+        state: TrainState,
+        first: int,
+        checkpoints: Checkpoints,
+        writer: MetricWriter,
+        log: MetricLog,
+        stop: StopSignals,
+    ) -> None:
+        """The loop. Before step s is saved, line s is on disk and finite: no checkpoint is ahead of its lines."""
+        config = self.config
+        if first == 0:
+            log.write(0, self._evaluate(state.params))
+        batches = self._batches(first)
+        for step in range(first + 1, config.num_train_steps + 1):
+            state, metrics = self.train_step(state, next(batches), self.hparams)
+            log.push(step, metrics)
+            last = step == config.num_train_steps
+            evaluate = last or step % config.eval.every_steps == 0
+            save = last or step % config.checkpoint.every_steps == 0 or stop.received is not None
+            if evaluate or save:
+                values = log.settle()
+                log.write(step, values | (self._evaluate(state.params) if evaluate else {}))
+            if save:
+                writer.flush()
+                checkpoints.save(step, state, self.meta)
+            if stop.received is not None:
+                return
+
+    def _log(self, writer: MetricWriter, display: Display) -> MetricLog:
+        config, peak = self.config, peak_flops(self.mesh.devices.flat[0])
+        return MetricLog(
+            writer,
+            display,
+            every_steps=config.logging.every_steps,
+            tokens_per_step=config.global_batch_size * config.length,
+            flops_per_token=flops_per_token(config.model, config.length),
+            peak=peak and peak * self.mesh.size,
+        )
+
+    def _init_or_restore(self, checkpoints: Checkpoints) -> TrainState:
+        """The newest checkpoint's state, or a new one; on the mesh either way."""
+        everywhere = sharding.replicated(self.mesh)
+
+        def new_state() -> TrainState:
+            return init_state(self.config.model, self.hparams, jax.random.key(self.config.seed))
+
+        step = checkpoints.latest_step
+        if step is None:
+            return jax.jit(new_state, out_shardings=everywhere)()
+        state, meta = checkpoints.restore(step, jax.eval_shape(new_state), everywhere)
+        require(
+            meta == self.meta,
+            f"data.tokens_dir={self.config.data.tokens_dir}: not the tokens that the run in {self.folder.path} began "
+            "with; put those back or give another --config.workdir",
+        )
+        self.console.print(f"resuming {self.folder.path} from step {step}", highlight=False)
+        return state
+
+    def _batches(self, step: int) -> Iterator[Batch]:
+        is_target = np.ones((self.config.global_batch_size, self.config.length), np.float32)
+        for tokens in self.batches.from_step(step):
+            yield self._place(tokens, is_target)
+
+    def _place(self, tokens: np.ndarray, is_target: np.ndarray) -> Batch:
+        return jax.device_put(Batch(tokens, is_target), sharding.batch_sharding(self.mesh))  # pyright: ignore
+
+    def _evaluate(self, params: Params) -> dict[str, float]:
+        """Mean cross-entropy in nats over the fixed validation batches, its perplexity, and bits per byte of text."""
+        config = self.config
+        batches = eval_batches(
+            self.eval_store,
+            batch_size=config.eval.batch_size,
+            length=config.length,
+            max_batches=config.eval.max_batches,
+        )
+        sums = [self.eval_step(params, self._place(*batch)) for batch in batches]
+        ce, count = (math.fsum(float(x) for x in column) for column in zip(*sums, strict=True))
+        loss = ce / count
+        return {
+            "eval/loss": loss,
+            "eval/perplexity": float(np.exp(loss)),
+            "eval/bits_per_byte": loss / math.log(2) / self.eval_store.split.bytes_per_token,
+        }
+
+    def _finish(self, stop: StopSignals, diverged: Diverged | None) -> Result:
+        """Says how the run ended and, unless it can go on, writes `result.json` from the files of the run."""
+        path, config = self.folder.path, self.config
+        metrics: dict[str, float] = {}
+        for line in read_metrics(path):
+            metrics |= line
+        step = int(metrics.pop("step"))
+        saved = f"the newest checkpoint is step {step}" if diverged is None else "the last good checkpoint is kept"
+        if diverged:
+            self.console.print(f"{diverged}; {saved} in {path / 'checkpoints'}", soft_wrap=True, highlight=False)
+        elif stop.received and step < config.num_train_steps:
+            self.console.print(f"stopped at step {step}; the same command goes on from there", highlight=False)
+            return Result("interrupted", step, metrics, 128 + stop.received)
+        status = "diverged" if diverged else "completed"
+        entropy = self.eval_store.split.unigram_entropy
+        extra = {"eval/unigram_entropy": entropy, "num_params": num_params(config.model)}
+        self.folder.write_result({"status": status, "step": step} | metrics | extra)
+        if not diverged:
+            loss = metrics["eval/loss"]
+            self.console.print(
+                f"done: step {step}, eval loss {loss:.3f} nats per token, {entropy - loss:.3f} below the unigram "
+                f"entropy {entropy:.3f}; perplexity {metrics['eval/perplexity']:.1f}, "
+                f"{metrics['eval/bits_per_byte']:.3f} bits per byte; see {path}",
+                soft_wrap=True,
+                highlight=False,
+            )
+        return Result(status, step, metrics, 1 if diverged else 0)

@@ -1,0 +1,192 @@
+"""Metrics: read from the device one step late, checked, written, and shown."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter
+
+from jaxopt_lm.data.tokens import write_atomically
+from jaxopt_lm.training.display import Display
+from jaxopt_lm.training.run import read_metrics
+
+# Dense bf16 matrix FLOP/s of one device, as published, by a part of jax's device_kind.
+PEAK_FLOPS = {
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+}
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Published bf16 FLOP/s of the device, or None where it is not in `PEAK_FLOPS`."""
+    return next((peak for name, peak in PEAK_FLOPS.items() if name in device.device_kind), None)
+
+
+class Diverged(RuntimeError):
+    """A metric stopped being finite.
+
+    Attributes:
+      step: at which.
+      metric: its name.
+      value: nan or an infinity.
+    """
+
+    def __init__(self, step: int, metric: str, value: float):
+        super().__init__(f"training diverged at step {step}: {metric} is {value}")
+        self.step, self.metric, self.value = step, metric, value
+
+
+class MetricWriter:
+    """Writes lines of metrics to `metrics.jsonl` and to TensorBoard; a context manager.
+
+    Args:
+      folder: of the run.
+      step: the step training goes on from: later lines are of work that was lost, and are removed.
+      tensorboard: whether to write events too.
+    """
+
+    def __init__(self, folder: Path, step: int, tensorboard: bool):
+        kept = [json.dumps(line) + "\n" for line in read_metrics(folder) if line["step"] <= step]
+        write_atomically(folder / "metrics.jsonl", "".join(kept).encode())
+        self._file = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1) if tensorboard else None
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+        if self._events:
+            self._events.close()
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Writes one line; `line["step"]` grows from line to line, the rest are finite numbers."""
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._events:
+            for name, value in line.items():
+                self._events.add_scalar(name, value, line["step"])
+
+    def flush(self) -> None:
+        """Returns when every line is on disk."""
+        os.fsync(self._file.fileno())
+        if self._events:
+            self._events.flush()
+
+
+class Throughput:
+    """Tokens per second of training, with the compilation, evaluations and saves left out."""
+
+    def __init__(self, tokens_per_step: int):
+        self._tokens_per_step = tokens_per_step
+        self._since: tuple[int, float] | None = None
+
+    def pause(self) -> None:
+        """What follows, until the next tick, is not training."""
+        self._since = None
+
+    def tick(self, step: int) -> None:
+        """Step `step` is done; after a pause, measuring starts here."""
+        self._since = self._since or (step, time.perf_counter())
+
+    def read(self, step: int) -> float | None:
+        """Tokens per second since the last reading or pause, as step `step` is done; None if no step lies between."""
+        first, then = self._since or (step, 0.0)
+        self._since = (step, time.perf_counter())
+        return (step - first) * self._tokens_per_step / (self._since[1] - then) if step > first else None
+
+
+class MetricLog:
+    """Turns the device's metrics into lines, one step late, so that the device never waits for the host.
+
+    Args:
+      writer: of the lines that are due.
+      display: of the same.
+      every_steps: a line is due at its multiples.
+      tokens_per_step: in a global batch.
+      flops_per_token: of forward and backward.
+      peak: FLOP/s of all devices together, or None where it is not known.
+    """
+
+    def __init__(
+        self,
+        writer: MetricWriter,
+        display: Display,
+        *,
+        every_steps: int,
+        tokens_per_step: int,
+        flops_per_token: int,
+        peak: float | None,
+    ):
+        self._writer, self._display, self._every_steps = writer, display, every_steps
+        self._tokens_per_step, self._flops_per_token, self._peak = tokens_per_step, flops_per_token, peak
+        self._throughput = Throughput(tokens_per_step)
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+
+    def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes step `step`'s metrics, not yet computed; reads the step's before, and writes them if they are due.
+
+        Raises:
+          Diverged: those of the step before are not finite.
+        """
+        if self._pending:
+            before, _ = self._pending
+            values = self._read()
+            self._throughput.tick(before)
+            if before % self._every_steps == 0:
+                self.write(before, values | self._rate(before))
+        self._pending = (step, metrics)
+
+    def settle(self) -> dict[str, float]:
+        """Waits for the metrics taken last and returns them, for the caller to write.
+
+        Raises:
+          Diverged: one is not finite.
+        """
+        if not self._pending:
+            return {}
+        step, _ = self._pending
+        values = self._read() | self._rate(step)
+        self._pending = None
+        self._throughput.pause()
+        return values
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes and shows the line of step `step`.
+
+        Raises:
+          Diverged: a value is not finite.
+        """
+        _check_finite(step, values)
+        line = {"step": step, "tokens_seen": step * self._tokens_per_step} | values
+        self._writer.write(line)
+        self._display.show(line)
+
+    def _read(self) -> dict[str, float]:
+        assert self._pending
+        step, metrics = self._pending
+        values = {name: float(value) for name, value in metrics.items()}
+        _check_finite(step, values)
+        return values
+
+    def _rate(self, step: int) -> dict[str, float]:
+        rate = self._throughput.read(step)
+        if rate is None:
+            return {}
+        utilisation = {"mfu": rate * self._flops_per_token / self._peak} if self._peak else {}
+        return {"tokens_per_sec": rate} | utilisation
+
+
+def _check_finite(step: int, values: dict[str, float]) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise Diverged(step, name, value)

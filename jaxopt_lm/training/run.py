@@ -1,0 +1,88 @@
+"""The folder of a run: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and at the end `result.json`."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.config_io import differences, from_dict, to_dict, to_json
+from jaxopt_lm.data.tokens import write_atomically
+from jaxopt_lm.errors import InputError, require
+
+MAY_DIFFER_ON_RESUME = ("workdir", "mesh", "logging", "checkpoint")
+
+
+class RunFolder:
+    """The folder of a run, locked against a second process; a context manager.
+
+    Raises:
+      InputError: the folder cannot be made, another process trains in it, or it holds a run with another config; the
+        differing fields are named. Mesh, logging and checkpoint fields may differ.
+    """
+
+    def __init__(self, config: TrainConfig):
+        self.path = Path(config.workdir)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115
+        except OSError as error:
+            raise InputError(f"workdir={config.workdir}: cannot be made: {error.strerror}; give another path") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._check_config(config)
+        except BlockingIOError:
+            self._lock.close()
+            raise InputError(f"workdir={config.workdir}: another process trains there; wait or give another") from None
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _check_config(self, config: TrainConfig) -> None:
+        path = self.path / "config.json"
+        if path.exists():
+            changed = differences(to_dict(read_config(self.path)), to_dict(config))
+            refused = {
+                name: values for name, values in changed.items() if name.split(".")[0] not in MAY_DIFFER_ON_RESUME
+            }
+            listed = ", ".join(f"{name}={new!r} (the run has {old!r})" for name, (old, new) in refused.items())
+            require(not refused, f"{listed}: cannot change in {self.path}; give another --config.workdir")
+        write_atomically(path, to_json(config).encode())
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.close()
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Writes `result.json`, atomically."""
+        write_atomically(self.path / "result.json", (json.dumps(result, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_config(folder: str | os.PathLike) -> TrainConfig:
+    """The config of the run in `folder`.
+
+    Raises:
+      InputError: `config.json` is missing or damaged.
+    """
+    path = Path(folder, "config.json")
+    require(path.is_file(), f"{path}: no such file; {folder} is not the folder of a run")
+    try:
+        fields = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}; give another workdir") from None
+    return from_dict(TrainConfig, fields)
+
+
+def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, oldest first; a last line cut off by a kill is left out."""
+    path = Path(folder, "metrics.jsonl")
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)

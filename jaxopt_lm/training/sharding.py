@@ -1,0 +1,39 @@
+"""Devices: their arrangement and where arrays go."""
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxopt_lm.config import MeshConfig, TrainConfig
+from jaxopt_lm.errors import require
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """A mesh with the one axis `data`, over the first `config.data` devices.
+
+    Raises:
+      InputError: there are fewer devices.
+    """
+    devices = jax.devices()
+    data = len(devices) if config.data == -1 else config.data
+    require(data <= len(devices), f"mesh.data={data}: must be at most the {len(devices)} devices at hand, or -1")
+    return jax.make_mesh((data,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:data])
+
+
+def check_batch_divides(config: TrainConfig, mesh: Mesh) -> None:
+    """Raises `InputError` unless training microbatches and evaluation batches divide over the devices of `data`."""
+    data = mesh.shape["data"]
+    for name, size in (
+        ("global_batch_size / num_microbatches", config.global_batch_size // config.num_microbatches),
+        ("eval.batch_size", config.eval.batch_size),
+    ):
+        require(size % data == 0, f"{name}={size}: must be a multiple of the {data} devices; or set mesh.data")
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Axis 0 is divided over `data`."""
+    return NamedSharding(mesh, PartitionSpec("data"))
