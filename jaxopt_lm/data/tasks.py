@@ -25,10 +25,17 @@ def sotu_task(folder: Path, vocab_size: int) -> "seqio.Task":
 
     Leaves the prepared TFDS dataset and the vocabulary in `folder`; what is already there is used.
     """
+    import contextlib
+    import io
+
+    import tensorflow_datasets as tfds
+
     from jaxopt_lm.data.sotu import Sotu
 
+    tfds.disable_progress_bar()
     builder = Sotu(data_dir=folder / "tfds")
-    builder.download_and_prepare()
+    with contextlib.redirect_stdout(io.StringIO()):  # it announces a download; there is none
+        builder.download_and_prepare()
     vocabulary = folder / tokens.VOCABULARY
     if not vocabulary.exists():
         texts = (bytes(example["text"]).decode() for example in builder.as_dataset("train").as_numpy_iterator())  # pyright: ignore

@@ -5,7 +5,7 @@ are a plain nested dict of arrays; `init`, `labels`, `logits` map configs and su
 can be jitted, differentiated and vmapped. Layers are unrolled (`layer_00`, `layer_01`, …) or stacked under `layers`
 with a leading axis of that name; `stack_layers` and `unstack_layers` go between the two forms.
 
-Shapes: B batch, L length, D embed, H query heads, G key/value heads, K head dim, F MLP hidden, V vocab, N layers.
+Shapes: B batch, L and M length, D embed, H query heads, G key/value heads, R = H / G, K head dim, F MLP hidden, V vocab, N layers.
 """
 
 import functools
@@ -32,6 +32,11 @@ def _param(key, shape, axes, role, std, config: ModelConfig) -> nnx.Param:
     return nnx.Param(value * jnp.asarray(std, dtype), axes=axes, role=role)
 
 
+def _wide(dtype) -> np.dtype:
+    """float32, or float64 for float64: where sums and roots are computed."""
+    return np.promote_types(dtype, np.float32)
+
+
 class Norm(nnx.Module):
     """Scale * (x - mean) / sqrt(var + eps), or without the mean for rmsnorm; in float32 or wider, over the last axis."""
 
@@ -40,17 +45,18 @@ class Norm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(size, config.param_dtype), axes=(axis,), role="norm")
 
     def __call__(self, x):
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = x.astype(_wide(x.dtype))
         if self.config.norm == "layernorm":
             wide = wide - wide.mean(-1, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.config.norm_eps)
-        return (wide * inverse * self.scale[...].astype(wide.dtype)).astype(x.dtype)
+        scale = jnp.expand_dims(self.scale[...].astype(wide.dtype), range(x.ndim - 1))
+        return (wide * inverse * scale).astype(x.dtype)
 
 
 def rotary(x_BLHK: jax.Array, theta: float) -> jax.Array:
     """Rotates each head's two halves by the position's angle: wavelengths theta^(2i/K), in float32 or wider."""
     half = x_BLHK.shape[-1] // 2
-    wide = x_BLHK.astype(jnp.promote_types(x_BLHK.dtype, jnp.float32))
+    wide = x_BLHK.astype(_wide(x_BLHK.dtype))
     frequency_K = theta ** -(jnp.arange(half, dtype=wide.dtype) / half)
     angle_LK = jnp.arange(x_BLHK.shape[1], dtype=wide.dtype)[:, None] * frequency_K[None, :]
     sin, cos = jnp.sin(angle_LK)[None, :, None, :], jnp.cos(angle_LK)[None, :, None, :]
@@ -70,6 +76,21 @@ def _dot(x, kernel, **kwargs):
 
 def _join_heads(x_BLHK):
     return x_BLHK.reshape(*x_BLHK.shape[:2], -1)
+
+
+def causal_attention(q_BLHK: jax.Array, k_BLGK: jax.Array, v_BLGK: jax.Array) -> jax.Array:
+    """softmax(q k / sqrt(K)) v over positions up to one's own; query heads share key/value heads in runs of H / G.
+
+    Logits and softmax in float32 or wider. `jax.nn.dot_product_attention` computes float64 in float32.
+    """
+    batch, length, heads, width = q_BLHK.shape
+    q_BLGRK = q_BLHK.reshape(batch, length, k_BLGK.shape[2], -1, width)
+    wide = _wide(q_BLHK.dtype)
+    logits_BGRLM = jnp.einsum("blgrk,bmgk->bgrlm", q_BLGRK, k_BLGK, preferred_element_type=wide) * width**-0.5
+    visible = jnp.tril(jnp.ones((1, 1, 1, length, length), bool))
+    weights_BGRLM = jax.nn.softmax(jnp.where(visible, logits_BGRLM, jnp.finfo(wide).min), axis=-1)
+    mixed_BLGRK = jnp.einsum("bgrlm,bmgk->blgrk", weights_BGRLM.astype(v_BLGK.dtype), v_BLGK)
+    return mixed_BLGRK.reshape(batch, length, heads, width)
 
 
 class Attention(nnx.Module):
@@ -102,7 +123,7 @@ class Attention(nnx.Module):
         q_BLHK, k_BLGK = rotary(q_BLHK, c.rope_theta), rotary(k_BLGK, c.rope_theta)
         if c.attention_inverse_layer_scale:
             q_BLHK = q_BLHK / (layer + 1).astype(dtype)
-        mixed_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLGK, v_BLGK, is_causal=True)
+        mixed_BLHK = causal_attention(q_BLHK, k_BLGK, v_BLGK)
         return _dot(_join_heads(mixed_BLHK), self.out[...].reshape(-1, c.embed_dim))
 
 
@@ -182,7 +203,7 @@ class Decoder(nnx.Module):
                 x_BLD = getattr(self, layer_name(layer))(x_BLD, jnp.asarray(layer))
         x_BLD = self.final_norm(x_BLD)
         head_DV = self.embed[...].T if c.tied_embeddings else self.head[...]
-        return _dot(x_BLD, head_DV, preferred_element_type=jnp.promote_types(x_BLD.dtype, jnp.float32))
+        return _dot(x_BLD, head_DV, preferred_element_type=_wide(x_BLD.dtype))
 
 
 def layer_name(layer: int) -> str:

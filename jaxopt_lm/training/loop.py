@@ -185,7 +185,7 @@ class _Trainer:
             f"data.tokens_dir={self.config.data.tokens_dir}: not the tokens that the run in {self.folder.path} began "
             "with; put those back or give another --config.workdir",
         )
-        self.console.print(f"resuming {self.folder.path} from step {step}", highlight=False)
+        self._say(f"resuming {self.folder.path} from step {step}")
         return state
 
     def _batches(self, step: int) -> Iterator[Batch]:
@@ -223,9 +223,9 @@ class _Trainer:
         step = int(metrics.pop("step"))
         saved = f"the newest checkpoint is step {step}" if diverged is None else "the last good checkpoint is kept"
         if diverged:
-            self.console.print(f"{diverged}; {saved} in {path / 'checkpoints'}", soft_wrap=True, highlight=False)
+            self._say(f"{diverged}; {saved} in {path / 'checkpoints'}")
         elif stop.received and step < config.num_train_steps:
-            self.console.print(f"stopped at step {step}; the same command goes on from there", highlight=False)
+            self._say(f"stopped at step {step}; the same command goes on from there")
             return Result("interrupted", step, metrics, 128 + stop.received)
         status = "diverged" if diverged else "completed"
         entropy = self.eval_store.split.unigram_entropy
@@ -233,11 +233,12 @@ class _Trainer:
         self.folder.write_result({"status": status, "step": step} | metrics | extra)
         if not diverged:
             loss = metrics["eval/loss"]
-            self.console.print(
+            self._say(
                 f"done: step {step}, eval loss {loss:.3f} nats per token, {entropy - loss:.3f} below the unigram "
                 f"entropy {entropy:.3f}; perplexity {metrics['eval/perplexity']:.1f}, "
-                f"{metrics['eval/bits_per_byte']:.3f} bits per byte; see {path}",
-                soft_wrap=True,
-                highlight=False,
+                f"{metrics['eval/bits_per_byte']:.3f} bits per byte; see {path}"
             )
         return Result(status, step, metrics, 1 if diverged else 0)
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -43,7 +43,7 @@ def _token_losses_backward(residuals, cotangents):
     logits_TV, targets_T, log_z_T = residuals
     d_ce_T, d_log_z_T = cotangents
     probability_TV = jnp.exp(logits_TV - log_z_T[:, None])
-    is_target_TV = targets_T[:, None] == jnp.arange(logits_TV.shape[-1], dtype=targets_T.dtype)
+    is_target_TV = targets_T[:, None] == jnp.arange(logits_TV.shape[-1], dtype=targets_T.dtype)[None, :]
     return probability_TV * (d_ce_T + d_log_z_T)[:, None] - jnp.where(is_target_TV, d_ce_T[:, None], 0), None
 
 

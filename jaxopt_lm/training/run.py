@@ -62,19 +62,26 @@ class RunFolder:
         write_atomically(self.path / "result.json", (json.dumps(result, indent=2, sort_keys=True) + "\n").encode())
 
 
+def read_json(path: Path) -> Any:
+    """The value in a JSON file of a run.
+
+    Raises:
+      InputError: the file is missing or damaged.
+    """
+    require(path.is_file(), f"{path}: no such file; {path.parent} is not the folder of a run")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}; give another folder") from None
+
+
 def read_config(folder: str | os.PathLike) -> TrainConfig:
     """The config of the run in `folder`.
 
     Raises:
       InputError: `config.json` is missing or damaged.
     """
-    path = Path(folder, "config.json")
-    require(path.is_file(), f"{path}: no such file; {folder} is not the folder of a run")
-    try:
-        fields = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}; give another workdir") from None
-    return from_dict(TrainConfig, fields)
+    return from_dict(TrainConfig, read_json(Path(folder, "config.json")))
 
 
 def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,39 @@
+# Every target does its own set-up on a bare machine with Python 3.11 or 3.12: .venv, the locked packages, this package.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-full check report lock setup clean
+
+train: .venv/ready
+	$(BIN)/python -m jaxopt_lm.train --config=configs/quickstart.py
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+test-full: .venv/ready
+	$(BIN)/python -m pytest --full
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+setup: .venv/ready
+
+# --no-deps: the lock is complete, and holds tensorflow-cpu where seqio asks for tensorflow.
+.venv/ready: requirements/lock.txt pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else f"Python {v[0]}.{v[1]}: needs 3.11 or 3.12; give PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/lock.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+# Needs uv. Writes no host name.
+lock:
+	uv pip compile --universal --generate-hashes --python-version 3.11 --override requirements/override.txt \
+	  --extra train --extra dev --no-header --no-emit-index-url --quiet \
+	  pyproject.toml requirements/lock.in -o requirements/lock.txt
+
+clean:
+	rm -rf .venv build *.egg-info

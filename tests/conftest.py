@@ -1,0 +1,108 @@
+"""Strictness for every test, and small worlds to train in."""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig
+from jaxopt_lm.config_io import to_json
+from jaxopt_lm.data.tokens import VOCABULARY, Manifest, token_dtype, write_split
+from jaxopt_lm.model import ModelConfig
+from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
+from jaxopt_lm.training.run import read_metrics
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+GOLDEN = Path(__file__).parent / "golden"
+
+TINY_MODEL = ModelConfig(
+    vocab_size=64, num_layers=3, embed_dim=16, num_heads=2, num_kv_heads=2, mlp_dim=32, compute_dtype="float32"
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="whole tables of cases instead of CI's fixed slice")
+
+
+@pytest.fixture(scope="session")
+def full(request) -> bool:
+    return request.config.getoption("--full")
+
+
+@pytest.fixture
+def standard_promotion():
+    """For tests through optax, whose bias correction raises a float to an int32 power."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def write_tokens(folder: Path, *, vocab_size: int = 64, num_train: int = 4000, num_validation: int = 700) -> Path:
+    """A folder of random tokens that follow a rule a model can learn: half of them repeat the one before."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+
+    def document(size: int) -> np.ndarray:
+        ids = rng.integers(2, vocab_size, size)
+        return np.where(rng.random(size) < 0.5, np.roll(ids, 1), ids)
+
+    splits = {
+        name: write_split(folder, name, [(document(size), 4 * size)], vocab_size)
+        for name, size in (("train", num_train), ("validation", num_validation))
+    }
+    (folder / VOCABULARY).write_bytes(b"none")
+    Manifest(
+        task="sotu",
+        vocab_size=vocab_size,
+        vocabulary_sha256="0" * 64,
+        dtype=token_dtype(vocab_size).name,
+        splits=splits,
+    ).write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokens_dir(tmp_path_factory) -> Path:
+    return write_tokens(tmp_path_factory.mktemp("tokens") / "tiny")
+
+
+@pytest.fixture
+def tiny(tmp_path, tokens_dir) -> TrainConfig:
+    """A run of 60 steps that takes seconds."""
+    return TrainConfig(
+        workdir=str(tmp_path / "run"),
+        model=TINY_MODEL,
+        data=DataConfig(vocab_size=64, tokens_dir=str(tokens_dir)),
+        schedule=WarmupCosineConfig(warmup_steps=5),
+        eval=EvalConfig(every_steps=20, batch_size=4, max_batches=None),
+        checkpoint=CheckpointConfig(every_steps=10, keep_last=2),
+        logging=LoggingConfig(every_steps=1, tensorboard=False),
+        num_train_steps=60,
+        global_batch_size=8,
+        length=16,
+    )
+
+
+def command_line(module: str, config: TrainConfig, folder: Path, *arguments: str) -> list[str]:
+    """The command that runs a module of ours on `config`, given as a file in `folder`."""
+    path = folder / "config.json"
+    path.write_text(to_json(config))
+    return [sys.executable, "-m", f"jaxopt_lm.{module}", f"--config={path}", *arguments]
+
+
+def timeless(folder: str | os.PathLike) -> list[dict]:
+    """The run's lines of metrics but for what depends on the clock."""
+    return [
+        {name: value for name, value in line.items() if name not in ("tokens_per_sec", "mfu")}
+        for line in read_metrics(folder)
+    ]

@@ -1,0 +1,292 @@
+"""The decoder against the recorded model, the papers' counts, and its own invariances."""
+
+import dataclasses
+import functools
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rich.console import Console
+
+from jaxopt_lm import model
+from jaxopt_lm.model import PRESETS, preset
+from jaxopt_lm.optimizers import AdamWConfig
+from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
+from jaxopt_lm.training.loss import Batch, num_targets, summed_losses
+from jaxopt_lm.training.step import HParams, TrainState, init_state, make_train_step
+from tests.conftest import GOLDEN, TINY_MODEL
+
+OLMO = preset(
+    "150m",
+    vocab_size=512,
+    num_layers=2,
+    embed_dim=128,
+    num_heads=2,
+    num_kv_heads=2,
+    mlp_dim=512,
+    qk_norm="none",
+    scan_layers=False,
+    compute_dtype="float32",
+)
+QWEN3 = dataclasses.replace(
+    TINY_MODEL, mlp="swiglu", norm="rmsnorm", qk_norm="per_head", init="normal", num_kv_heads=1, tied_embeddings=True
+)
+VARIANTS = {
+    "olmo": TINY_MODEL,
+    "olmo_noqk": dataclasses.replace(TINY_MODEL, qk_norm="none"),
+    "inverse_layer": dataclasses.replace(TINY_MODEL, attention_inverse_layer_scale=True),
+    "qwen3": QWEN3,
+    "wide_heads": dataclasses.replace(QWEN3, head_dim=12, tied_embeddings=False),
+}
+
+
+def from_torch(arrays, prefix: str, dtype=np.float32) -> model.Params:
+    """Parameters of `OLMO` from the recorded torch names and layouts, unrolled."""
+    heads, width, d = OLMO.num_heads, OLMO.head_width, OLMO.embed_dim
+
+    def get(name):
+        return np.asarray(arrays[f"{prefix}/transformer.{name}.weight"], dtype)
+
+    def kernel(rows):  # [H * K, d] -> [d, H, K]
+        return rows.reshape(heads, width, d).transpose(2, 0, 1)
+
+    params = {"embed": get("wte"), "head": get("ff_out_last").T, "final_norm": {"scale": get("ln_f")}}
+    for layer in range(OLMO.num_layers):
+        block = f"blocks.{layer}"
+        query, key, value = (kernel(rows) for rows in np.split(get(f"{block}.att_proj"), 3))
+        params[f"layer_{layer:02d}"] = {
+            "attention_norm": {"scale": get(f"{block}.attn_norm")},
+            "attention": {
+                "query": query,
+                "key": key,
+                "value": value,
+                "out": get(f"{block}.attn_out").T.reshape(heads, width, d),
+            },
+            "mlp_norm": {"scale": get(f"{block}.ff_norm")},
+            "mlp": {"up": get(f"{block}.ff_proj").T, "down": get(f"{block}.ff_out").T},
+        }
+    return jax.tree.map(jnp.asarray, params)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    names = {"init": "olmo_init", "fixed": "olmo_fixed_noqkz", "trajectory": "trajectory_adamw_noqkz"}
+    return {key: np.load(GOLDEN / "model" / f"{name}.npz") for key, name in names.items()}
+
+
+def whole(tokens) -> Batch:
+    return Batch(jnp.asarray(tokens, jnp.int32), jnp.ones(tokens.shape, jnp.float32))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def mean_loss(config, params, batch):
+    ce, _ = summed_losses(model.logits(config, params, batch.tokens), batch)
+    return ce / num_targets(batch).astype(ce.dtype)
+
+
+loss_and_grads = jax.jit(jax.value_and_grad(mean_loss, argnums=1), static_argnums=0)
+init = jax.jit(model.init, static_argnums=0)
+logits_of = jax.jit(model.logits, static_argnums=0)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_recorded_logits_losses_and_gradients(recorded, scan_layers):
+    fixed, config = recorded["fixed"], dataclasses.replace(OLMO, scan_layers=scan_layers)
+    shape = model.stack_layers if scan_layers else lambda params: params
+    params = shape(from_torch(recorded["init"], "w"))
+    batch = whole(recorded["init"]["fixed_tokens"])
+    with jax.default_matmul_precision("highest"):
+        logits = logits_of(config, params, batch.tokens)
+        ce, grads = loss_and_grads(config, params, batch)
+    np.testing.assert_allclose(logits[:1], fixed["logits"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(jax.nn.logsumexp(logits, -1), fixed["logsumexp"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(ce, fixed["ce"], atol=1e-5, rtol=0)
+    expected = shape(from_torch(fixed, "grad"))
+    chex.assert_trees_all_equal_shapes(grads, expected)
+    jax.tree.map(lambda a, b: chex.assert_scalar_negative(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) - 2e-4), grads, expected)
+
+
+def test_recorded_loss_and_gradient_norm_in_float64(recorded, x64):
+    config = dataclasses.replace(OLMO, param_dtype="float64", compute_dtype="float64")
+    params = from_torch(recorded["init"], "w", np.float64)
+    batch = whole(recorded["init"]["fixed_tokens"])
+    ce, grads = loss_and_grads(config, params, batch)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+    np.testing.assert_allclose(ce, recorded["fixed"]["ce_f64"], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(norm, recorded["fixed"]["grad_norm_f64"], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.usefixtures("standard_promotion")
+def test_recorded_training_run(recorded, dtype, request):
+    """All 40 AdamW steps: cross-entropy, gradient norm and learning rate, then the evaluation."""
+    if dtype == "float64":
+        request.getfixturevalue("x64")
+    suffix, atol = ("_f64", 1e-10) if dtype == "float64" else ("", 5e-5)
+    run = recorded["trajectory"]
+    config = dataclasses.replace(OLMO, param_dtype=dtype, compute_dtype=dtype)
+    hparams = HParams(
+        optimizer=AdamWConfig(learning_rate=3.16e-3, b1=0.9, b2=0.95, eps=1e-15),
+        schedule=WarmupCosineConfig(warmup_steps=4, start_fraction=0.1, end_fraction=0.1),
+        num_train_steps=40,
+        z_loss=0.0,
+        max_grad_norm=1.0,
+    )
+    params = from_torch(recorded["init"], "w", np.dtype(dtype))
+    fresh = init_state(config, hparams, jax.random.key(0))
+    state = TrainState(fresh.step, params, fresh.opt_state)
+    step = jax.jit(make_train_step(config), donate_argnums=0)
+    losses, norms, rates = [], [], []
+    with jax.default_matmul_precision("highest"):
+        for tokens in recorded["init"]["train_tokens"][:40]:
+            state, metrics = step(state, whole(tokens), hparams)
+            losses.append(float(metrics["train/loss"]))
+            norms.append(float(metrics["grads/norm"]))
+            rates.append(float(metrics["learning_rate"]))
+        final = mean_loss(config, state.params, whole(recorded["init"]["fixed_tokens"]))
+    np.testing.assert_allclose(rates, run["lr"][0], rtol=1e-6)
+    np.testing.assert_allclose(losses, run["ce" + suffix], rtol=0, atol=atol)
+    np.testing.assert_allclose(norms, run["grad_norm" + suffix], rtol=2e-4 if dtype == "float32" else 1e-8)
+    np.testing.assert_allclose(final, run["eval_ce" + suffix], rtol=0, atol=atol)
+    assert json.loads(str(recorded["init"]["config"]))["d_model"] == OLMO.embed_dim
+
+
+@pytest.mark.parametrize(
+    ("name", "without_embeddings", "total"),
+    [
+        ("150m", 151_045_120, 216_843_264),
+        ("300m", 302_089_216, 367_887_360),
+        ("600m", 571_086_208, 661_558_656),
+        ("1.2b", 1_208_158_208, 1_339_754_496),
+        ("83m", 47_791_680, 84_655_680),
+        ("134m", 84_955_392, 134_107_392),
+        ("500m", 416_375_168, 498_295_168),
+        ("1b", 860_168_320, 991_240_320),
+    ],
+)
+def test_preset_counts(name, without_embeddings, total):
+    assert model.num_params(preset(name)) == total
+    assert model.num_params(preset(name), embeddings=False) == without_embeddings
+
+
+@pytest.mark.parametrize(("name", "size"), [("83m", 83e6), ("134m", 134e6), ("500m", 500e6), ("1b", 1e9)])
+def test_presets_of_our_choice_are_near_their_names(name, size):
+    assert abs(model.num_params(PRESETS[name]) / size - 1) < 0.03
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_do_not_see_future_tokens(variant):
+    """d logits[l] / d embedding of token m is zero for m > l, and not for m <= l."""
+    config, length = VARIANTS[variant], 8
+    params = init(config, jax.random.key(0))
+    tokens = jnp.arange(length)[None, :]
+
+    def logits_from(rows_LD):  # token l is row l, so the embedding's gradient tells the positions apart
+        untied = dataclasses.replace(config, tied_embeddings=False)
+        head = params["embed"].T if config.tied_embeddings else params["head"]
+        return model.logits(untied, params | {"embed": params["embed"].at[:length].set(rows_LD), "head": head}, tokens)[0]
+
+    seen_LML = jnp.abs(jax.jit(jax.jacobian(logits_from))(params["embed"][:length])).sum((1, 3))
+    assert (np.asarray(seen_LML)[np.triu_indices(length, 1)] == 0).all()
+    assert (np.asarray(seen_LML)[np.tril_indices(length)] > 0).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stacked_equals_unrolled(variant):
+    unrolled = VARIANTS[variant]
+    stacked = dataclasses.replace(unrolled, scan_layers=True)
+    params, params_stacked = init(unrolled, jax.random.key(1)), init(stacked, jax.random.key(1))
+    chex.assert_trees_all_equal(model.stack_layers(params), params_stacked)
+    chex.assert_trees_all_equal(model.unstack_layers(params_stacked), params)
+    tokens = jax.random.randint(jax.random.key(2), (2, 12), 0, unrolled.vocab_size)
+    with jax.default_matmul_precision("highest"):
+        loss, grads = loss_and_grads(unrolled, params, whole(tokens))
+        loss_stacked, grads_stacked = loss_and_grads(stacked, params_stacked, whole(tokens))
+    np.testing.assert_allclose(loss, loss_stacked, rtol=1e-6)
+    chex.assert_trees_all_close(model.stack_layers(grads), grads_stacked, rtol=2e-4, atol=1e-6)
+
+
+def test_inverse_layer_scale_divides_by_the_layer_from_one():
+    """Layer 1 is untouched; layer 2 attends with half the logits, as queries of half the size do without qk norm."""
+    config = dataclasses.replace(VARIANTS["inverse_layer"], qk_norm="none", num_layers=2)
+    plain = dataclasses.replace(config, attention_inverse_layer_scale=False)
+    params = init(plain, jax.random.key(0))
+    halved = jax.tree.map(lambda x: x, params)
+    halved["layer_01"]["attention"]["query"] = halved["layer_01"]["attention"]["query"] / 2
+    tokens = jnp.arange(10)[None, :]
+    assert not np.allclose(logits_of(config, params, tokens), logits_of(plain, params, tokens))
+    chex.assert_trees_all_close(
+        logits_of(config, params, tokens), logits_of(plain, halved, tokens), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_labels_match_the_parameters():
+    for config in (*VARIANTS.values(), dataclasses.replace(QWEN3, scan_layers=True)):
+        labels, shapes = model.labels(config), model.shapes(config)
+        sizes = {
+            "layers": config.num_layers,
+            "vocab": config.vocab_size,
+            "embed": config.embed_dim,
+            "kv_heads": config.num_kv_heads,
+            "head_dim": config.head_width,
+            "mlp": config.mlp_dim,
+        }
+        for (path, leaf), label in zip(jax.tree.leaves_with_path(shapes), jax.tree.leaves(labels), strict=True):
+            assert len(label.axes) == leaf.ndim, path
+            for axis, size in zip(label.axes, leaf.shape, strict=True):
+                joined = label.role == "norm" and axis in ("heads", "kv_heads")  # one scale for all heads' entries
+                expected = {"heads": config.num_heads} | sizes
+                assert size == expected[axis] * (config.head_width if joined else 1), path
+
+
+def test_init_statistics():
+    """Truncated at 3 sigma; block outputs shrink as 1 / sqrt(2 layer); every layer is its own draw."""
+    config = preset("150m", vocab_size=512, num_layers=3, embed_dim=256, num_heads=4, num_kv_heads=4, mlp_dim=1024)
+    params = init(config, jax.random.key(0))
+    truncated = 0.98658  # standard deviation of a unit normal truncated at 3
+    layers = params["layers"]
+    for leaf, fan_in, depth in (
+        (params["embed"], 256, 1),
+        (params["head"], 256, 1),
+        (layers["attention"]["query"], 256, 1),
+        (layers["mlp"]["up"], 256, 1),
+        *((layers["attention"]["out"][i], 256, 2 * (i + 1)) for i in range(3)),
+        *((layers["mlp"]["down"][i], 1024, 2 * (i + 1)) for i in range(3)),
+    ):
+        sigma = (fan_in * depth) ** -0.5
+        np.testing.assert_allclose(jnp.std(leaf), truncated * sigma, rtol=0.02)
+        assert 2.9 * sigma < float(jnp.abs(leaf).max()) <= 3 * sigma * (1 + 1e-6)
+    assert not np.allclose(layers["mlp"]["up"][0], layers["mlp"]["up"][1])
+    assert (layers["mlp_norm"]["scale"] == 1).all()
+
+
+def test_wrong_parameters_are_refused():
+    params = init(TINY_MODEL, jax.random.key(0))
+    tokens = jnp.zeros((1, 4), jnp.int32)
+    with pytest.raises(ValueError, match="paths or shapes differ"):
+        model.logits(TINY_MODEL, params | {"head": params["head"][:, :-1]}, tokens)
+    with pytest.raises(ValueError, match="paths or shapes differ"):
+        model.logits(TINY_MODEL, {name: leaf for name, leaf in params.items() if name != "head"}, tokens)
+
+
+def test_dtypes():
+    config = dataclasses.replace(TINY_MODEL, compute_dtype="bfloat16")
+    params = init(config, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    logits = logits_of(config, params, jnp.zeros((1, 4), jnp.int32))
+    assert logits.dtype == jnp.float32
+    exact = logits_of(TINY_MODEL, params, jnp.zeros((1, 4), jnp.int32))
+    assert 0 < float(jnp.abs(logits - exact).max()) < 0.1
+    low = init(dataclasses.replace(config, param_dtype="bfloat16"), jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(low)} == {jnp.dtype("bfloat16")}
+
+
+def test_describe_lists_every_parameter(capsys):
+    model.describe(TINY_MODEL, console=Console(width=120))
+    text = capsys.readouterr().out
+    assert "layer_02/attention/q_norm/scale" in text and "embed heads head_dim" in text
+    assert f"{model.num_params(TINY_MODEL):,}" in text

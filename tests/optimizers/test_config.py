@@ -1,0 +1,97 @@
+"""Configs as pytrees of their numbers, clipping, and decay by role."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_lm.errors import InputError
+from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES, AdamWConfig, SgdwConfig, clip_by_global_norm
+from jaxopt_lm.optimizers.schedules import WarmupStableDecayConfig
+from tests.optimizers.test_golden import LABELS
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+def test_numbers_are_leaves_and_choices_are_structure():
+    assert jax.tree.leaves(SgdwConfig(learning_rate=1.0, momentum=0.5, weight_decay=0.25)) == [1.0, 0.25, 0.5]
+    assert jax.tree.structure(SgdwConfig()) == jax.tree.structure(SgdwConfig(learning_rate=2.0))
+    assert jax.tree.structure(SgdwConfig()) != jax.tree.structure(SgdwConfig(nesterov=True))
+    assert jax.tree.leaves(WarmupStableDecayConfig(warmup_steps=3, decay_steps=7)) == [3, 0.1, 0.1, 7]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_one_program_serves_all_numbers(name):
+    """No recompilation when a number changes; traced under vmap each member equals its solo run."""
+    traces = []
+    params = {leaf: jnp.ones((3,) * len(label.axes)) for leaf, label in LABELS.items()}
+    grads = jax.tree.map(lambda p: jnp.sin(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape), params)
+
+    def two_steps(config):
+        traces.append(None)
+        tx = config.make(0.5, LABELS)
+        state, moved = tx.init(params), params
+        for _ in range(2):
+            updates, state = tx.update(grads, state, moved)
+            moved = optax.apply_updates(moved, updates)
+        return moved
+
+    run = jax.jit(two_steps)
+    configs = [OPTIMIZERS[name](learning_rate=rate, weight_decay=decay) for rate, decay in ((0.1, 0.0), (0.3, 0.2))]
+    solo = [run(config) for config in configs]
+    assert len(traces) == 1
+    population = jax.vmap(two_steps)(jax.tree.map(lambda *xs: jnp.asarray(xs), *configs))
+    for member, alone in enumerate(solo):
+        for leaf in params:
+            np.testing.assert_allclose(population[leaf][member], alone[leaf], rtol=1e-6)
+            assert not np.allclose(alone[leaf], params[leaf])
+
+
+def test_decay_is_by_role():
+    config = AdamWConfig(learning_rate=1.0, weight_decay=0.25, decay_roles=("mlp", "head"))
+    params = {leaf: jnp.ones((2,) * len(label.axes)) for leaf, label in LABELS.items()}
+    tx = config.make(0.5, LABELS)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    for leaf, label in LABELS.items():
+        expected = -0.5 * 0.25 if label.role in ("mlp", "head") else 0.0
+        np.testing.assert_allclose(updates[leaf], expected)
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"), [(1.0, 1.0 / (5.0 + 1e-6)), (1e-3, 1.0)], ids=["above the bound", "below the bound"]
+)
+def test_clipping_is_torchs(scale, expected):
+    grads = {"a": jnp.asarray([3.0]) * scale, "b": jnp.asarray([[4.0]]) * scale}
+    clipped, _ = clip_by_global_norm(1.0).update(grads, optax.EmptyState())
+    np.testing.assert_allclose(clipped["a"], 3.0 * scale * expected, rtol=1e-7)
+    np.testing.assert_allclose(clipped["b"], 4.0 * scale * expected, rtol=1e-7)
+
+
+def test_clipping_hides_no_nan():
+    clipped, _ = clip_by_global_norm(1.0).update({"a": jnp.asarray([jnp.nan, 1.0])}, optax.EmptyState())
+    assert not np.isfinite(clipped["a"]).any()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AdamWConfig(learning_rate=float("nan")), "optimizer.learning_rate=nan: must be finite and in [0, inf)"),
+        (lambda: AdamWConfig(b1=1.0), "optimizer.b1=1.0: must be finite and in [0, 1)"),
+        (lambda: AdamWConfig(b2=-0.1), "optimizer.b2=-0.1"),
+        (lambda: AdamWConfig(eps=-1e-8), "optimizer.eps=-1e-08"),
+        (lambda: AdamWConfig(weight_decay=float("inf")), "optimizer.weight_decay=inf"),
+        (lambda: AdamWConfig(decay_roles=("bias",)), "optimizer.decay_roles=['bias']"),
+        (lambda: SgdwConfig(momentum=1.5), "optimizer.momentum=1.5"),
+        (lambda: OPTIMIZERS["lion"](b2=2.0), "optimizer.b2=2.0"),
+        (lambda: OPTIMIZERS["signum"](b1=-1.0), "optimizer.b1=-1.0"),
+        (lambda: SCHEDULES["linear"](end_fraction=1.5), "schedule.end_fraction=1.5: must be finite and in [0, 1]"),
+        (lambda: SCHEDULES["constant"](warmup_steps=-1), "schedule.warmup_steps=-1"),
+        (lambda: SCHEDULES["constant"](start_fraction=2.0), "schedule.start_fraction=2.0"),
+        (lambda: SCHEDULES["warmup_stable_decay"](decay_steps=0), "schedule.decay_steps=0"),
+    ],
+)
+def test_bad_numbers_are_refused(make, message):
+    with pytest.raises(InputError) as error:
+        make()
+    assert message in str(error.value)

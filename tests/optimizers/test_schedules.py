@@ -1,0 +1,70 @@
+"""Schedules at named steps, against the recorded multipliers, and traced."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_lm.errors import InputError
+from jaxopt_lm.optimizers import SCHEDULES
+from tests.conftest import GOLDEN
+
+W, T = 4, 12
+COMMON = {"warmup_steps": W, "start_fraction": 0.2}
+
+
+def values(name, **fields):
+    config = SCHEDULES[name](**(COMMON | fields))
+    return [float(config.multiplier(count, T)) for count in range(T)]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_warmup_is_linear_and_the_peak_is_one(name):
+    multipliers = values(name)
+    np.testing.assert_allclose(multipliers[:W], [0.4, 0.6, 0.8, 1.0], rtol=1e-6)
+    assert max(multipliers) == 1.0
+    assert float(SCHEDULES[name](warmup_steps=1).multiplier(0, T)) == 1.0
+    assert np.isfinite(float(SCHEDULES[name](warmup_steps=0).multiplier(0, T)))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "after_warmup"),
+    [
+        ("constant", {}, [1.0] * 8),
+        ("linear", {"end_fraction": 0.2}, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]),
+        ("inverse_sqrt", {}, [(4 / s) ** 0.5 for s in range(5, 13)]),
+        ("warmup_stable_decay", {"decay_steps": 4, "end_fraction": 0.2}, [1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]),
+        (
+            "warmup_cosine",
+            {"end_fraction": 0.5},
+            [0.5 + 0.25 * (1 + np.cos(np.pi * k / 8)) for k in range(1, 9)],
+        ),
+    ],
+)
+def test_after_the_warmup(name, fields, after_warmup):
+    np.testing.assert_allclose(values(name, **fields)[W:], after_warmup, rtol=1e-6)
+
+
+def test_recorded_cosine():
+    """The released code's multipliers: 1-based steps, the end held after num_train_steps."""
+    recorded = np.load(GOLDEN / "schedules_authors.npz")
+    config = SCHEDULES["warmup_cosine"](warmup_steps=10, start_fraction=0.1, end_fraction=0.1)
+    mine = [float(config.multiplier(step - 1, 100)) for step in recorded["steps"][1:]]
+    np.testing.assert_allclose(mine, recorded["cos_with_warmup"][1:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_numbers_are_traceable(name):
+    configs = [SCHEDULES[name](warmup_steps=w, start_fraction=f) for w, f in ((2, 0.1), (5, 0.3))]
+    stacked = jax.tree.map(lambda *xs: jnp.asarray(xs), *configs)
+    together = jax.vmap(lambda config, total: config.multiplier(6, total))(stacked, jnp.asarray([10, 20]))
+    apart = [float(config.multiplier(6, total)) for config, total in zip(configs, (10, 20), strict=True)]
+    np.testing.assert_allclose(together, apart, rtol=1e-6)
+
+
+def test_durations_must_fit():
+    with pytest.raises(InputError, match=r"schedule.warmup_steps=12: must be less than num_train_steps=12"):
+        SCHEDULES["linear"](warmup_steps=12).check_fits(12)
+    with pytest.raises(InputError, match=r"schedule.decay_steps=9: with warmup_steps=4 must be at most"):
+        SCHEDULES["warmup_stable_decay"](warmup_steps=4, decay_steps=9).check_fits(12)
+    SCHEDULES["warmup_stable_decay"](warmup_steps=4, decay_steps=8).check_fits(12)

@@ -1,0 +1,164 @@
+"""The train step: purity, microbatches, one program for all numbers."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_lm import model
+from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
+from jaxopt_lm.training.loss import Batch
+from jaxopt_lm.training.step import HParams, init_state, make_eval_step, make_train_step
+from tests.conftest import TINY_MODEL
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+HPARAMS = HParams(
+    optimizer=OPTIMIZERS["adamw"](learning_rate=1e-2),
+    schedule=SCHEDULES["warmup_cosine"](warmup_steps=2),
+    num_train_steps=10,
+    z_loss=1e-4,
+    max_grad_norm=1.0,
+)
+
+
+def some_batch(key=0, padded=False) -> Batch:
+    tokens = jax.random.randint(jax.random.key(key), (8, 12), 0, TINY_MODEL.vocab_size)
+    is_target = jnp.ones(tokens.shape)
+    return Batch(tokens, is_target.at[1, 5:].set(0).at[6:].set(0) if padded else is_target)
+
+
+def run(config, hparams, steps=3, num_microbatches=1, padded=False):
+    state = init_state(config, hparams, jax.random.key(0))
+    step = jax.jit(make_train_step(config, num_microbatches), donate_argnums=0)
+    lines = []
+    for number in range(steps):
+        state, metrics = step(state, some_batch(number, padded), hparams)
+        lines.append({name: float(value) for name, value in metrics.items()})
+    return state, lines
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_loss_falls_on_one_batch(name):
+    rates = {"adamw": 1e-2, "lion": 2e-3, "signum": 2e-3, "sgdw": 0.5}
+    hparams = HPARAMS._replace(optimizer=OPTIMIZERS[name](learning_rate=rates[name]), num_train_steps=40)
+    state = init_state(TINY_MODEL, hparams, jax.random.key(0))
+    step = jax.jit(make_train_step(TINY_MODEL), donate_argnums=0)
+    losses = []
+    for _ in range(40):
+        state, metrics = step(state, some_batch(), hparams)
+        losses.append(float(metrics["train/loss"]))
+    assert losses[-1] < losses[0] - 1.5
+    assert int(state.step) == 40
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("num_microbatches", [2, 8])
+def test_microbatches_are_the_whole_batch(num_microbatches, padded, x64):
+    config = dataclasses.replace(TINY_MODEL, num_layers=1, param_dtype="float64", compute_dtype="float64")
+    whole, whole_lines = run(config, HPARAMS, padded=padded)
+    parts, parts_lines = run(config, HPARAMS, num_microbatches=num_microbatches, padded=padded)
+    chex.assert_trees_all_close(whole, parts, rtol=1e-8, atol=1e-10)
+    for a, b in zip(whole_lines, parts_lines, strict=True):
+        assert a == pytest.approx(b, rel=1e-9)
+
+
+def test_metrics_say_what_they_are(x64):
+    config = dataclasses.replace(TINY_MODEL, num_layers=1, param_dtype="float64", compute_dtype="float64")
+    hparams = HPARAMS._replace(optimizer=OPTIMIZERS["sgdw"](learning_rate=0.5, momentum=0.0), z_loss=0.25)
+    state, batch = init_state(config, hparams, jax.random.key(0)), some_batch()
+
+    def loss(params):
+        logits = model.logits(config, params, batch.tokens)[:, :-1]
+        log_z = jax.nn.logsumexp(logits, -1)
+        ce = (log_z - jnp.take_along_axis(logits, batch.tokens[:, 1:, None], -1)[..., 0]).mean()
+        z = jnp.square(log_z).mean()
+        return ce + 0.25 * z, (ce, z)
+
+    (_, (ce, z)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    norm = float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))))
+    rate = 0.5 * (0.1 + 0.9 / 2)
+    scale = rate * min(1.0, 1.0 / (norm + 1e-6))
+    expected = jax.tree.map(lambda p, g: p - scale * g, state.params, grads)
+    size = sum(g.size for g in jax.tree.leaves(grads))
+    after, metrics = jax.jit(make_train_step(config))(state, batch, hparams)
+    chex.assert_trees_all_close(after.params, expected, rtol=1e-6)
+    assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
+        {
+            "train/loss": float(ce),
+            "train/log_z_squared": float(z),
+            "grads/norm": norm,
+            "learning_rate": rate,
+            "updates/rms": scale * norm / size**0.5,
+            "params/norm": float(jnp.sqrt(sum(jnp.sum(p**2) for p in jax.tree.leaves(expected)))),
+        },
+        rel=1e-6,
+    )
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_one_program_for_all_numbers_and_a_population(name):
+    """Changing any number compiles nothing; vmapped with an unbatched counter, members equal their solo runs."""
+    step = make_train_step(TINY_MODEL)
+    chosen = [
+        HPARAMS._replace(optimizer=OPTIMIZERS[name](learning_rate=1e-3), z_loss=1e-3),
+        HPARAMS._replace(
+            optimizer=OPTIMIZERS[name](learning_rate=3e-3, weight_decay=0.1),
+            schedule=SCHEDULES["warmup_cosine"](warmup_steps=5, end_fraction=0.0),
+            num_train_steps=20,
+            max_grad_norm=0.3,
+        ),
+    ]
+    solo_step, solo = jax.jit(step), []
+    for hparams in chosen:
+        state = init_state(TINY_MODEL, hparams, jax.random.key(0))
+        for number in range(2):
+            state, _ = solo_step(state, some_batch(number), hparams)
+        solo.append(state)
+    assert solo_step._cache_size() == 1
+
+    hparams = jax.tree.map(lambda *xs: jnp.asarray(xs), *chosen)
+    shapes = jax.eval_shape(lambda: init_state(TINY_MODEL, chosen[0], jax.random.key(0)))
+    axes = jax.tree.map(lambda x: None if x.ndim == 0 and jnp.issubdtype(x.dtype, jnp.integer) else 0, shapes)
+    init = jax.vmap(lambda h: init_state(TINY_MODEL, h, jax.random.key(0)), out_axes=axes)
+    population = jax.jit(jax.vmap(step, in_axes=(axes, None, 0), out_axes=(axes, 0)))
+    state = init(hparams)
+    for number in range(2):
+        state, _ = population(state, some_batch(number), hparams)
+    assert state.step.shape == ()
+    for member, alone in enumerate(solo):
+        mine = jax.tree.map(lambda leaf, axis: leaf if axis is None else leaf[member], state, axes)  # noqa: B023
+        if name in ("adamw", "sgdw"):  # a sign turns rounding into a whole step
+            chex.assert_trees_all_close(mine, alone, rtol=2e-3, atol=2e-5)
+        chex.assert_trees_all_equal_shapes_and_dtypes(mine, alone)
+
+
+def test_state_keeps_its_structure_and_dtypes():
+    for param_dtype in ("float32", "bfloat16"):
+        config = dataclasses.replace(TINY_MODEL, param_dtype=param_dtype)
+        for name in OPTIMIZERS:
+            hparams = HPARAMS._replace(optimizer=OPTIMIZERS[name]())
+            before = jax.eval_shape(lambda h=hparams, c=config: init_state(c, h, jax.random.key(0)))
+            after, _ = jax.eval_shape(make_train_step(config), before, some_batch(), hparams)
+            chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
+
+
+def test_evaluation_is_cross_entropy_alone():
+    params = model.init(TINY_MODEL, jax.random.key(0))
+    batch = some_batch(padded=True)
+    ce, count = jax.jit(make_eval_step(TINY_MODEL))(params, batch)
+    log_p = jax.nn.log_softmax(model.logits(TINY_MODEL, params, batch.tokens))[:, :-1]
+    picked = jnp.take_along_axis(log_p, batch.tokens[:, 1:, None], -1)[..., 0]
+    np.testing.assert_allclose(ce, -jnp.sum(picked * batch.is_target[:, 1:]), rtol=1e-5)
+    assert float(count) == float(batch.is_target[:, 1:].sum())
+
+
+def test_no_clipping_is_structure():
+    grads_far_above = HPARAMS._replace(optimizer=OPTIMIZERS["sgdw"](learning_rate=1e-3, momentum=0.0))
+    _, clipped = run(TINY_MODEL, grads_far_above._replace(max_grad_norm=1e-3), steps=1)
+    _, free = run(TINY_MODEL, grads_far_above._replace(max_grad_norm=None), steps=1)
+    ratio = free[0]["updates/rms"] / clipped[0]["updates/rms"]
+    assert ratio == pytest.approx((free[0]["grads/norm"] + 1e-6) / 1e-3, rel=1e-4)
