@@ -35,7 +35,9 @@ def to_dict(config: Any) -> dict[str, Any]:
             value = to_dict(value)
         result[field.name] = list(value) if isinstance(value, tuple) else value
     for registry in REGISTRIES.values():
-        result |= {"name": name for name, cls in registry.items() if cls is type(config)}
+        for name, cls in registry.items():
+            if cls is type(config):
+                result["name"] = name
     return result
 
 
@@ -98,7 +100,8 @@ def load(spec: str) -> TrainConfig:
             raise InputError(f"--config={spec}: not JSON: {error}") from None
         return from_dict(TrainConfig, fields)
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec and module_spec.loader
+    assert module_spec is not None
+    assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     require(hasattr(module, "get_config"), f"--config={spec}: {path} has no get_config(arg)")

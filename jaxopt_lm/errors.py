@@ -1,7 +1,7 @@
 """What a user did wrong, said in one line.
 
 A library function raises `InputError` for bad input: a value, its bound, and the mend. A command line wrapped by
-`report_input_errors` prints that line and exits with code 2; every other exception keeps its traceback, for it is a bug.
+`report_input_errors` prints that line and exits with code 2; any other exception keeps its traceback: it is a bug.
 """
 
 import functools
@@ -20,7 +20,10 @@ def require(condition: bool, message: str) -> None:
 
 
 def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | None]:
-    """Wraps a command line: an `InputError` or an operating-system error becomes one line on stderr and exit code 2."""
+    """Wraps a command line: an `InputError` or an operating-system error becomes one line on stderr and exit code 2.
+
+    Ctrl-C before there is anything to save ends with exit code 130 and no traceback.
+    """
 
     @functools.wraps(main)
     def wrapped() -> int | None:
@@ -32,6 +35,8 @@ def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | No
             if error.filename is None and error.errno is None:
                 raise
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        except KeyboardInterrupt:
+            return 130
         print("error: " + " ".join(message.split()), file=sys.stderr)
         return 2
 

@@ -48,14 +48,21 @@ def main() -> None:
     from jaxopt_lm.data.prepare import prepare
 
     console, start = Console(), time.monotonic()
-    console.print(f"preparing task {config.task} in {config.out}: text and vocabulary first", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"preparing task {config.task} in {config.out}: text and vocabulary first",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
     def progress(documents: Iterable[Any], split: str, count: int) -> Iterable[Any]:
         return track(documents, f"tokens of {split}", total=count, console=console)
 
     manifest = prepare(config.task, Path(config.out), config.vocab_size, progress)
     counts = ", ".join(f"{split.num_tokens:,} {name} tokens" for name, split in manifest.splits.items())
-    console.print(f"prepared {counts} in {time.monotonic() - start:.0f} s", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"prepared {counts} in {time.monotonic() - start:.0f} s", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

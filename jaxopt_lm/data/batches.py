@@ -57,23 +57,31 @@ class TrainBatches:
         return iter(self._dataset[step:].to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
 
 
-def eval_batches(
-    store: TokenStore, *, batch_size: int, length: int, max_batches: int | None
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The first windows of the split, in order, as (tokens, is_target) of shape (batch_size, length).
+class EvalBatches:
+    """The first windows of a split, in order: iterates over (tokens, is_target), both (batch_size, length).
 
-    The last batch is filled up with rows whose `is_target` is 0 everywhere, so every window counts once.
+    The last batch is filled up with rows whose float32 `is_target` is 0 everywhere, so every window counts once.
+
+    Args:
+      store: the validation tokens.
+      batch_size: windows in a batch.
+      length: tokens in a window.
+      max_batches: at most so many; None: all windows.
 
     Raises:
       InputError: the store does not hold one whole window.
     """
-    windows = _Windows(store, length)
-    require(len(windows) > 0, f"length={length}: must be at most the {len(store)} tokens of the validation split")
-    count = len(windows) if max_batches is None else min(len(windows), max_batches * batch_size)
-    batches = []
-    for first in range(0, count, batch_size):
-        rows = [windows[i] for i in range(first, min(first + batch_size, count))]
-        tokens, is_target = np.zeros((2, batch_size, length), np.int32)
-        tokens[: len(rows)], is_target[: len(rows)] = rows, 1
-        batches.append((tokens, is_target.astype(np.float32)))
-    return batches
+
+    def __init__(self, store: TokenStore, *, batch_size: int, length: int, max_batches: int | None):
+        self._windows, self._batch_size, self._length = _Windows(store, length), batch_size, length
+        count = len(self._windows)
+        require(count > 0, f"length={length}: must be at most the {len(store)} tokens of the validation split")
+        self._count = count if max_batches is None else min(count, max_batches * batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first in range(0, self._count, self._batch_size):
+            rows = [self._windows[i] for i in range(first, min(first + self._batch_size, self._count))]
+            tokens = np.zeros((self._batch_size, self._length), np.int32)
+            is_target = np.zeros(tokens.shape, np.float32)
+            tokens[: len(rows)], is_target[: len(rows)] = rows, 1
+            yield tokens, is_target

@@ -72,7 +72,7 @@ def _text_task(name: str, tfds_name: str, data_dir: Path, vocabulary: Path) -> "
     seqio.TaskRegistry.remove(name)
     return seqio.TaskRegistry.add(
         name,
-        source=seqio.TfdsDataSource(tfds_name=tfds_name, tfds_data_dir=os.fspath(data_dir)),
+        source=seqio.TfdsDataSource(tfds_name=tfds_name, tfds_data_dir=os.fspath(data_dir)),  # pyright: ignore[reportArgumentType]
         preprocessors=[
             functools.partial(seqio.preprocessors.rekey, key_map={"targets": "text"}),
             seqio.preprocessors.tokenize,

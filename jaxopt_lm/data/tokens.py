@@ -1,8 +1,8 @@
 """Tokens on disk: a folder with flat shards of uint16 or uint32 and a manifest.
 
-The folder holds, for every split, shards `<split>-00000.bin`, … of little-endian tokens, documents one after another, each
-closed by the end-of-sequence token; the vocabulary, `sentencepiece.model`; and `manifest.json`, written last, so that a
-folder without it is unfinished. Shards are files of numbers only, nothing is unpickled.
+The folder holds, for every split, shards `<split>-00000.bin`, … of little-endian tokens, documents one after another,
+each closed by the end-of-sequence token; the vocabulary, `sentencepiece.model`; and `manifest.json`, written last, so
+that a folder without it is unfinished. Shards are files of numbers only, nothing is unpickled.
 """
 
 import dataclasses

@@ -1,10 +1,11 @@
 """The decoder of both families of the papers: its shape (`ModelConfig`, `preset`) and its pure functions.
 
-`init(config, key)` draws parameters, a nested dict of arrays; `labels(config)` gives their axes and roles, `shapes(config)`
-their shapes; `logits(config, params, tokens)` applies them; `describe(config)` prints them. Configs load no jax: the
-functions are imported when first asked for.
+`init(config, key)` draws parameters, a nested dict of arrays; `labels(config)` gives their axes and roles,
+`shapes(config)` their shapes; `logits(config, params, tokens)` applies them; `describe(config)` prints them. Configs
+load no flax: the functions are imported when first asked for.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from jaxopt_lm.model.config import PRESETS, ModelConfig, preset
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from jaxopt_lm.model.decoder import Params, init, labels, logits, shapes, stack_layers, unstack_layers
     from jaxopt_lm.model.summary import describe, num_params
 
-_LAZY = {name: "decoder" for name in ("Params", "init", "labels", "logits", "shapes", "stack_layers", "unstack_layers")}
-_LAZY |= {name: "summary" for name in ("describe", "num_params")}
+_LAZY: dict[str, tuple[str, ...]] = {
+    "decoder": ("Params", "init", "labels", "logits", "shapes", "stack_layers", "unstack_layers"),
+    "summary": ("describe", "num_params"),
+}
 
 __all__ = [
     "PRESETS",
@@ -33,8 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

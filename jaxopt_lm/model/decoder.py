@@ -1,11 +1,12 @@
 """The decoder of both families of the papers, in flax.nnx, and the pure functions the rest of the house uses.
 
-Vocabulary. A *parameter* is declared once, by `_param`, with its logical axes and its role. Outside this file parameters
-are a plain nested dict of arrays; `init`, `labels`, `logits` map configs and such dicts to arrays, touch no global, and
-can be jitted, differentiated and vmapped. Layers are unrolled (`layer_00`, `layer_01`, …) or stacked under `layers`
-with a leading axis of that name; `stack_layers` and `unstack_layers` go between the two forms.
+Vocabulary. A *parameter* is declared once, by `_param` or in `Norm`, with its logical axes and its role. Outside this
+file parameters are a plain nested dict of arrays; `init`, `labels`, `logits` map configs and such dicts to arrays,
+touch no global, and can be jitted, differentiated and vmapped. Layers are unrolled (`layer_00`, `layer_01`, …) or
+stacked under `layers` with a leading axis of that name; `stack_layers` and `unstack_layers` go between the two forms.
 
-Shapes: B batch, L and M length, D embed, H query heads, G key/value heads, R = H / G, K head dim, F MLP hidden, V vocab, N layers.
+Shapes: B batch, L and M length, D embed, H query heads, G key/value heads, R = H / G, K head dim, F MLP hidden,
+V vocab.
 """
 
 import functools
@@ -38,7 +39,7 @@ def _wide(dtype) -> np.dtype:
 
 
 class Norm(nnx.Module):
-    """Scale * (x - mean) / sqrt(var + eps), or without the mean for rmsnorm; in float32 or wider, over the last axis."""
+    """scale * (x - mean) / sqrt(var + eps) over the last axis, without the mean for rmsnorm; in float32 or wider."""
 
     def __init__(self, size: int, axis: str, config: ModelConfig):
         self.config = config
@@ -250,7 +251,7 @@ def logits(config: ModelConfig, params: Params, tokens_BL: jax.Array) -> jax.Arr
     if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, expected):
         raise ValueError("the parameters are not those of this model config: their paths or shapes differ")
     graph, state = _abstract(config)
-    state = jax.tree.map(lambda leaf: leaf, state)
+    state = jax.tree.map(lambda leaf: leaf, state)  # the cached one stays as it is
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)(tokens_BL)
 

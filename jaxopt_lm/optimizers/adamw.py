@@ -1,7 +1,9 @@
 """AdamW."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import optax
 
 from jaxopt_lm.optimizers.config import OptimizerConfig, check, traceable
@@ -29,7 +31,7 @@ class AdamWConfig(OptimizerConfig):
         check(self, "b2", 0, 1, open_high=True)
         check(self, "eps", 0)
 
-    def make(self, multiplier, labels):
+    def make(self, multiplier: float | jax.Array, labels: Any) -> optax.GradientTransformation:
         return optax.adamw(
             self.learning_rate * multiplier,
             b1=self.b1,

@@ -1,8 +1,8 @@
 """Configs whose numbers can be traced.
 
-A config of an optimizer or a schedule is a frozen dataclass and a pytree at once. Its numbers (fields of type float, and
-durations: ints whose name ends in `_steps`) are leaves: they travel into the jitted step as arguments, so a sweep can
-vmap over them and nothing is recompiled when one changes. Every other field (bool, str, shapes, choices) is structure.
+A config of an optimizer or a schedule is a frozen dataclass and a pytree at once. Its numbers (fields of type float,
+and durations: ints whose name ends in `_steps`) are leaves: they travel into the jitted step as arguments, so a sweep
+can vmap over them and nothing is recompiled when one changes. All other fields (bool, str, choices) are structure.
 """
 
 import abc
@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import jax
 import optax
-from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import require
 from jaxopt_lm.labels import ROLES, Label
@@ -66,7 +65,7 @@ class OptimizerConfig(abc.ABC):
         require(not unknown, f"optimizer.decay_roles={sorted(unknown)}: roles are {', '.join(ROLES)}")
 
     @abc.abstractmethod
-    def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformation:
+    def make(self, multiplier: float | jax.Array, labels: Any) -> optax.GradientTransformation:
         """The optimizer at this moment of the schedule.
 
         Args:

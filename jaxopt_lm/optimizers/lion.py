@@ -1,7 +1,9 @@
 """Lion, and Signum, which is Lion with both decays equal."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import optax
 
 from jaxopt_lm.optimizers.config import OptimizerConfig, check, traceable
@@ -26,7 +28,7 @@ class LionConfig(OptimizerConfig):
         check(self, "b1", 0, 1, open_high=True)
         check(self, "b2", 0, 1, open_high=True)
 
-    def make(self, multiplier, labels):
+    def make(self, multiplier: float | jax.Array, labels: Any) -> optax.GradientTransformation:
         return optax.lion(
             self.learning_rate * multiplier, self.b1, self.b2, None, self.weight_decay, self.decay_mask(labels)
         )
@@ -48,7 +50,7 @@ class SignumConfig(OptimizerConfig):
         super().__post_init__()
         check(self, "b1", 0, 1, open_high=True)
 
-    def make(self, multiplier, labels):
+    def make(self, multiplier: float | jax.Array, labels: Any) -> optax.GradientTransformation:
         return optax.lion(
             self.learning_rate * multiplier, self.b1, self.b1, None, self.weight_decay, self.decay_mask(labels)
         )

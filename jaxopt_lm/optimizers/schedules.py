@@ -1,7 +1,7 @@
 """Schedules: multipliers of a peak learning rate, with peak 1.
 
-`schedule.multiplier(count, num_train_steps)` is the multiplier of the update after `count` updates; s = count + 1 counts
-steps from 1, w = warmup_steps, T = num_train_steps. Every number may be traced.
+`schedule.multiplier(count, num_train_steps)` is the multiplier of the update after `count` updates; s = count + 1
+counts steps from 1, w = warmup_steps, T = num_train_steps. Every number may be traced.
 """
 
 import abc

@@ -1,7 +1,9 @@
 """SGD with momentum and decoupled weight decay."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import optax
 
 from jaxopt_lm.optimizers.config import OptimizerConfig, check, traceable
@@ -25,7 +27,7 @@ class SgdwConfig(OptimizerConfig):
         super().__post_init__()
         check(self, "momentum", 0, 1, open_high=True)
 
-    def make(self, multiplier, labels):
+    def make(self, multiplier: float | jax.Array, labels: Any) -> optax.GradientTransformation:
         return optax.chain(
             optax.trace(self.momentum, self.nesterov),
             optax.add_decayed_weights(self.weight_decay, self.decay_mask(labels)),

@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 
 from jaxopt_lm.config import DataConfig, TrainConfig
-from jaxopt_lm.data.batches import TrainBatches, eval_batches
+from jaxopt_lm.data.batches import EvalBatches, TrainBatches
 from jaxopt_lm.data.prepare import is_prepared
 from jaxopt_lm.data.tokens import TokenStore
-from jaxopt_lm.errors import require
+from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.model import Params
 from jaxopt_lm.model.summary import flops_per_token, num_params
 from jaxopt_lm.training import sharding
@@ -38,8 +38,13 @@ def ensure_tokens(config: DataConfig) -> None:
     if is_prepared(Path(config.tokens_dir), config.task, config.vocab_size):
         return
     command = [sys.executable, "-m", "jaxopt_lm.prepare", f"--task={config.task}", f"--out={config.tokens_dir}"]
-    child = subprocess.run([*command, f"--vocab_size={config.vocab_size}"], check=False)
-    require(child.returncode == 0, f"the tokens of task {config.task} could not be prepared in {config.tokens_dir}")
+    child = subprocess.run(
+        [*command, f"--vocab_size={config.vocab_size}"], stderr=subprocess.PIPE, text=True, check=False
+    )
+    if child.returncode == 2:
+        raise InputError(child.stderr.strip().splitlines()[-1].removeprefix("error: "))
+    if child.returncode:
+        raise RuntimeError(f"preparing tokens ended with exit code {child.returncode}:\n{child.stderr}")
 
 
 class StopSignals:
@@ -73,7 +78,7 @@ class Result:
 
     Attributes:
       status: completed, diverged or interrupted.
-      step: of the newest checkpoint.
+      step: the last one; where diverged, the one whose metrics are not finite.
       metrics: the newest value of every metric.
       exit_code: of the command line: 0, 1, or 128 + the signal's number.
     """
@@ -108,6 +113,12 @@ class _Trainer:
         self.batches = TrainBatches(
             self.train_store, seed=config.data.seed, batch_size=config.global_batch_size, length=config.length
         )
+        self.eval_batches = EvalBatches(
+            self.eval_store,
+            batch_size=config.eval.batch_size,
+            length=config.length,
+            max_batches=config.eval.max_batches,
+        )
         self.hparams = HParams.of(config)
         self.train_step = jax.jit(make_train_step(config.model, config.num_microbatches), donate_argnums=0)
         self.eval_step = jax.jit(make_eval_step(config.model))
@@ -124,10 +135,11 @@ class _Trainer:
             ):
                 try:
                     self._train(state, first, checkpoints, writer, self._log(writer, display), stop)
-                    diverged = None
                 except Diverged as error:
-                    diverged = error
-        return self._finish(stop, diverged)
+                    return self._diverged(error, checkpoints.latest_step)
+        if stop.received and checkpoints.latest_step != config.num_train_steps:
+            return self._interrupted(stop.received)
+        return self._completed()
 
     def _train(
         self,
@@ -146,20 +158,20 @@ class _Trainer:
         for step in range(first + 1, config.num_train_steps + 1):
             state, metrics = self.train_step(state, next(batches), self.hparams)
             log.push(step, metrics)
-            last = step == config.num_train_steps
-            evaluate = last or step % config.eval.every_steps == 0
-            save = last or step % config.checkpoint.every_steps == 0 or stop.received is not None
+            done, stopping = step == config.num_train_steps, stop.received is not None
+            evaluate = done or step % config.eval.every_steps == 0
+            save = done or stopping or step % config.checkpoint.every_steps == 0
             if evaluate or save:
                 values = log.settle()
                 log.write(step, values | (self._evaluate(state.params) if evaluate else {}))
             if save:
                 writer.flush()
                 checkpoints.save(step, state, self.meta)
-            if stop.received is not None:
+            if stopping:
                 return
 
     def _log(self, writer: MetricWriter, display: Display) -> MetricLog:
-        config, peak = self.config, peak_flops(self.mesh.devices.flat[0])
+        config, peak = self.config, peak_flops(self.mesh.devices.flat[0].device_kind)
         return MetricLog(
             writer,
             display,
@@ -198,47 +210,48 @@ class _Trainer:
 
     def _evaluate(self, params: Params) -> dict[str, float]:
         """Mean cross-entropy in nats over the fixed validation batches, its perplexity, and bits per byte of text."""
-        config = self.config
-        batches = eval_batches(
-            self.eval_store,
-            batch_size=config.eval.batch_size,
-            length=config.length,
-            max_batches=config.eval.max_batches,
-        )
-        sums = [self.eval_step(params, self._place(*batch)) for batch in batches]
+        sums = [self.eval_step(params, self._place(*batch)) for batch in self.eval_batches]
         ce, count = (math.fsum(float(x) for x in column) for column in zip(*sums, strict=True))
         loss = ce / count
-        return {
-            "eval/loss": loss,
-            "eval/perplexity": float(np.exp(loss)),
-            "eval/bits_per_byte": loss / math.log(2) / self.eval_store.split.bytes_per_token,
-        }
+        bits_per_byte = loss / math.log(2) / self.eval_store.split.bytes_per_token
+        perplexity = {"eval/perplexity": math.exp(loss)} if loss < 700 else {}  # beyond, exp overflows
+        return {"eval/loss": loss, "eval/bits_per_byte": bits_per_byte} | perplexity
 
-    def _finish(self, stop: StopSignals, diverged: Diverged | None) -> Result:
-        """Says how the run ended and, unless it can go on, writes `result.json` from the files of the run."""
-        path, config = self.folder.path, self.config
-        metrics: dict[str, float] = {}
-        for line in read_metrics(path):
-            metrics |= line
-        step = int(metrics.pop("step"))
-        saved = f"the newest checkpoint is step {step}" if diverged is None else "the last good checkpoint is kept"
-        if diverged:
-            self._say(f"{diverged}; {saved} in {path / 'checkpoints'}")
-        elif stop.received and step < config.num_train_steps:
-            self._say(f"stopped at step {step}; the same command goes on from there")
-            return Result("interrupted", step, metrics, 128 + stop.received)
-        status = "diverged" if diverged else "completed"
-        entropy = self.eval_store.split.unigram_entropy
-        extra = {"eval/unigram_entropy": entropy, "num_params": num_params(config.model)}
-        self.folder.write_result({"status": status, "step": step} | metrics | extra)
-        if not diverged:
-            loss = metrics["eval/loss"]
-            self._say(
-                f"done: step {step}, eval loss {loss:.3f} nats per token, {entropy - loss:.3f} below the unigram "
-                f"entropy {entropy:.3f}; perplexity {metrics['eval/perplexity']:.1f}, "
-                f"{metrics['eval/bits_per_byte']:.3f} bits per byte; see {path}"
-            )
-        return Result(status, step, metrics, 1 if diverged else 0)
+    def _newest_metrics(self) -> dict[str, Any]:
+        """The newest value of every metric in `metrics.jsonl`."""
+        newest: dict[str, Any] = {"step": 0}
+        for line in read_metrics(self.folder.path):
+            newest |= line
+        return newest
+
+    def _result(self, status: str, exit_code: int, metrics: dict[str, Any]) -> Result:
+        extra = {
+            "eval/unigram_entropy": self.eval_store.split.unigram_entropy,
+            "num_params": num_params(self.config.model),
+        }
+        self.folder.write_result({"status": status} | metrics | extra)
+        return Result(status, metrics.pop("step"), metrics, exit_code)
+
+    def _completed(self) -> Result:
+        metrics, entropy = self._newest_metrics(), self.eval_store.split.unigram_entropy
+        loss = metrics["eval/loss"]
+        self._say(
+            f"done: step {metrics['step']}, eval loss {loss:.3f} nats per token, {entropy - loss:.3f} below the unigram "
+            f"entropy {entropy:.3f} of the validation tokens; {metrics['eval/bits_per_byte']:.3f} bits per byte; "
+            f"see {self.folder.path}"
+        )
+        return self._result("completed", 0, metrics)
+
+    def _diverged(self, error: Diverged, saved: int | None) -> Result:
+        kept = f"the last good checkpoint, step {saved}, is kept" if saved else "no checkpoint was saved before"
+        self._say(f"{error}; {kept}; try a lower learning rate in another --config.workdir")
+        return self._result("diverged", 1, self._newest_metrics() | {"step": error.step})
+
+    def _interrupted(self, number: int) -> Result:
+        metrics = self._newest_metrics()
+        step = metrics.pop("step")
+        self._say(f"stopped at step {step}; the same command goes on from there")
+        return Result("interrupted", step, metrics, 128 + number)
 
     def _say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -26,9 +26,9 @@ PEAK_FLOPS = {
 }
 
 
-def peak_flops(device: jax.Device) -> float | None:
-    """Published bf16 FLOP/s of the device, or None where it is not in `PEAK_FLOPS`."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if name in device.device_kind), None)
+def peak_flops(device_kind: str) -> float | None:
+    """Published bf16 FLOP/s of one device of this kind, or None where it is not in `PEAK_FLOPS`."""
+    return next((peak for name, peak in PEAK_FLOPS.items() if name in device_kind), None)
 
 
 class Diverged(RuntimeError):
@@ -50,15 +50,17 @@ class MetricWriter:
 
     Args:
       folder: of the run.
-      step: the step training goes on from: later lines are of work that was lost, and are removed.
+      step: the step training goes on from: later lines are of work that was lost, and are removed; at step 0 all are.
       tensorboard: whether to write events too.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool):
-        kept = [json.dumps(line) + "\n" for line in read_metrics(folder) if line["step"] <= step]
+        kept = [json.dumps(line) + "\n" for line in read_metrics(folder) if step and line["step"] <= step]
         write_atomically(folder / "metrics.jsonl", "".join(kept).encode())
         self._file = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1) if tensorboard else None
+        self._events = (
+            SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else 0) if tensorboard else None
+        )
 
     def __enter__(self) -> "MetricWriter":
         return self

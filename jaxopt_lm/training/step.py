@@ -1,10 +1,11 @@
 """The train step and the evaluation step: pure functions, jitted by whoever calls them.
 
 `train_step(state, batch, hparams) -> (state, metrics)`. The hyperparameters are an argument: the optimizer and the
-schedule are built inside the trace from traced numbers, so a sweep vmaps over `hparams` and nothing is recompiled when a
-number changes. What the step branches on lies in `ModelConfig` and in the structure of `hparams`.
+schedule are built inside the trace from traced numbers, so a sweep vmaps over `hparams` and nothing is recompiled when
+a number changes. What the step branches on lies in `ModelConfig` and in the structure of `hparams`.
 """
 
+import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ def make_train_step(
             "updates/rms": optax.tree.norm(updates) / optax.tree.size(updates) ** 0.5,
             "params/norm": optax.tree.norm(params),
         }
-        return TrainState(state.step + 1, params, opt_state), metrics
+        return TrainState(state.step + 1, typing.cast(model.Params, params), opt_state), metrics
 
     return train_step
 

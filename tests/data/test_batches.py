@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxopt_lm.data.batches import TrainBatches, eval_batches
+from jaxopt_lm.data.batches import EvalBatches, TrainBatches
 from jaxopt_lm.data.tokens import TokenStore
 from jaxopt_lm.errors import InputError
 
@@ -55,7 +55,7 @@ def test_a_batch_depends_on_seed_and_step_alone(store):
 @pytest.mark.parametrize("max_batches", [None, 1, 3])
 def test_evaluation_reads_every_window_once(tokens_dir, max_batches):
     store = TokenStore(tokens_dir, "validation")
-    batches = eval_batches(store, batch_size=4, length=64, max_batches=max_batches)
+    batches = list(EvalBatches(store, batch_size=4, length=64, max_batches=max_batches))
     windows = min(len(store) // 64, 4 * (max_batches or 100))
     rows = [row for tokens, _ in batches for row in tokens]
     real = [mask.any() for _, is_target in batches for mask in is_target]
@@ -69,4 +69,4 @@ def test_a_window_longer_than_the_split_is_refused(store, tokens_dir):
     with pytest.raises(InputError, match="length=4001: must be at most the 4000 tokens"):
         TrainBatches(store, seed=0, batch_size=1, length=4001)
     with pytest.raises(InputError, match="length=701: must be at most the 700 tokens of the validation split"):
-        eval_batches(TokenStore(tokens_dir, "validation"), batch_size=1, length=701, max_batches=None)
+        EvalBatches(TokenStore(tokens_dir, "validation"), batch_size=1, length=701, max_batches=None)

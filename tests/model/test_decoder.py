@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from rich.console import Console
 
 from jaxopt_lm import model
@@ -107,7 +106,11 @@ def test_recorded_logits_losses_and_gradients(recorded, scan_layers):
     np.testing.assert_allclose(ce, fixed["ce"], atol=1e-5, rtol=0)
     expected = shape(from_torch(fixed, "grad"))
     chex.assert_trees_all_equal_shapes(grads, expected)
-    jax.tree.map(lambda a, b: chex.assert_scalar_negative(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) - 2e-4), grads, expected)
+    jax.tree.map(
+        lambda a, b: chex.assert_scalar_negative(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) - 2e-4),
+        grads,
+        expected,
+    )
 
 
 def test_recorded_loss_and_gradient_norm_in_float64(recorded, x64):
@@ -188,7 +191,9 @@ def test_logits_do_not_see_future_tokens(variant):
     def logits_from(rows_LD):  # token l is row l, so the embedding's gradient tells the positions apart
         untied = dataclasses.replace(config, tied_embeddings=False)
         head = params["embed"].T if config.tied_embeddings else params["head"]
-        return model.logits(untied, params | {"embed": params["embed"].at[:length].set(rows_LD), "head": head}, tokens)[0]
+        return model.logits(untied, params | {"embed": params["embed"].at[:length].set(rows_LD), "head": head}, tokens)[
+            0
+        ]
 
     seen_LML = jnp.abs(jax.jit(jax.jacobian(logits_from))(params["embed"][:length])).sum((1, 3))
     assert (np.asarray(seen_LML)[np.triu_indices(length, 1)] == 0).all()
@@ -288,5 +293,6 @@ def test_dtypes():
 def test_describe_lists_every_parameter(capsys):
     model.describe(TINY_MODEL, console=Console(width=120))
     text = capsys.readouterr().out
-    assert "layer_02/attention/q_norm/scale" in text and "embed heads head_dim" in text
+    assert "layer_02/attention/q_norm/scale" in text
+    assert "embed heads head_dim" in text
     assert f"{model.num_params(TINY_MODEL):,}" in text

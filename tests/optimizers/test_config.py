@@ -76,7 +76,10 @@ def test_clipping_hides_no_nan():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AdamWConfig(learning_rate=float("nan")), "optimizer.learning_rate=nan: must be finite and in [0, inf)"),
+        (
+            lambda: AdamWConfig(learning_rate=float("nan")),
+            "optimizer.learning_rate=nan: must be finite and in [0, inf)",
+        ),
         (lambda: AdamWConfig(b1=1.0), "optimizer.b1=1.0: must be finite and in [0, 1)"),
         (lambda: AdamWConfig(b2=-0.1), "optimizer.b2=-0.1"),
         (lambda: AdamWConfig(eps=-1e-8), "optimizer.eps=-1e-08"),

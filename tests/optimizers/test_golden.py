@@ -53,4 +53,6 @@ def test_recorded_trajectory(name, config):
         grads = {leaf: jnp.asarray(inputs[f"grad/{leaf}"][step], dtype) for leaf in LABELS}
         params, opt_state = update(params, opt_state, grads, jnp.asarray(recorded["lr"][0, step], dtype))
         for leaf in LABELS:
-            np.testing.assert_allclose(params[leaf], recorded[f"traj/{leaf}"][step], err_msg=f"{leaf} {step}", **tolerance)
+            np.testing.assert_allclose(
+                params[leaf], recorded[f"traj/{leaf}"][step], err_msg=f"{leaf} {step}", **tolerance
+            )

@@ -1,0 +1,1 @@
+"""From text to batches: tasks (`tasks`, `prepare`), tokens on disk (`tokens`), and batch(step) (`batches`)."""

@@ -1,0 +1,152 @@
+"""The command lines as a user meets them: help that is quick and complete, bad input in one line with exit code 2."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxopt_lm.config import TrainConfig
+from tests.conftest import command_line, write_tokens
+from tests.write_config_dumps import ROOT
+
+QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
+
+
+def run(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120, cwd=cwd
+    )
+
+
+@pytest.mark.parametrize("module", ["train", "prepare", "report"])
+def test_help_loads_no_tensorflow_and_starts_no_backend(module):
+    code = f"""
+import sys, runpy
+sys.argv = ["{module}", "--help"]
+try:
+    runpy.run_module("jaxopt_lm.{module}", run_name="__main__")
+except SystemExit as stop:
+    assert stop.code == 0, stop.code
+heavy = [name for name in ("tensorflow", "seqio", "tensorflow_datasets", "flax", "orbax") if name in sys.modules]
+assert not heavy, heavy
+from jax._src import xla_bridge
+assert not xla_bridge._backends
+"""
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "--config" in done.stdout or module != "train"
+
+
+def test_help_shows_every_field_with_doc_and_default():
+    shown = run("-m", "jaxopt_lm.train", QUICKSTART, "--help")
+    text = " ".join(line.strip("│ ") for line in shown.stdout.splitlines())
+
+    def check(config, path):
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            if dataclasses.is_dataclass(value):
+                check(value, f"{path}.{field.name}")
+            else:
+                assert f"{path}.{field.name} " in text
+
+    from jaxopt_lm.config_io import load
+
+    check(load(f"{ROOT}/configs/quickstart.py"), "--config")
+    assert "Peak learning rate; the schedule multiplies it. (default: 0.006)" in text
+
+
+def test_optimizers_need_jax_and_optax_alone():
+    code = """
+import sys
+import jaxopt_lm.optimizers
+third_party = {"flax", "orbax", "tyro", "rich", "grain", "tensorboardX", "tensorflow", "seqio", "matplotlib", "chex"}
+assert not third_party & set(sys.modules), third_party & set(sys.modules)
+"""
+    assert run("-c", code).returncode == 0
+
+
+def assert_one_line(done: subprocess.CompletedProcess, *parts: str) -> None:
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ((), ("--config is missing",)),
+        (("--config=configs/none.py",), ("no such file configs/none.py",)),
+        ((f"{QUICKSTART}:optimizer=adamm",), ("optimizer=adamm", "adamw")),
+        ((QUICKSTART, "--config.optimizer.learing_rate=1"), ("learing_rate=1", "--config.optimizer.learning_rate")),
+        ((QUICKSTART, "--config.optimizer.learning_rate=fast"), ("--config.optimizer.learning_rate", "'fast'")),
+        ((QUICKSTART, "--config.optimizer.learning_rate=nan"), ("optimizer.learning_rate=nan", "[0, inf)")),
+        ((QUICKSTART, "--config.num_train_steps=1.5"), ("--config.num_train_steps", "'1.5'")),
+        ((QUICKSTART, "--config.model.vocab_size=100"), ("model.vocab_size=100", "data.vocab_size=4096")),
+        ((QUICKSTART, "--config.model.mlp=relu"), ("relu", "gelu")),
+        ((QUICKSTART, "stray"), ("stray",)),
+    ],
+)
+def test_bad_arguments(arguments, parts):
+    assert_one_line(run("-m", "jaxopt_lm.train", *arguments), *parts)
+
+
+def train(config: TrainConfig, tmp_path: Path) -> subprocess.CompletedProcess:
+    return run(*command_line("train", config, tmp_path)[1:])
+
+
+def test_tokens_of_another_vocabulary(tiny, tmp_path):
+    wrong = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, vocab_size=63))
+    assert_one_line(train(wrong, tmp_path), "vocab_size=64, asked for sotu with vocab_size=63", "give another folder")
+    assert not Path(wrong.workdir, "checkpoints").exists()
+
+
+def test_a_truncated_shard(tiny, tmp_path):
+    folder = write_tokens(tmp_path / "tokens")
+    (folder / "train-00000.bin").write_bytes(b"\x01\x00" * 10)
+    config = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, tokens_dir=str(folder)))
+    assert_one_line(train(config, tmp_path), "train-00000.bin: 20 bytes, must be 8000 bytes")
+
+
+def test_a_workdir_below_a_file(tiny, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    config = dataclasses.replace(tiny, workdir=str(tmp_path / "file" / "run"))
+    assert_one_line(train(config, tmp_path), f"workdir={tmp_path}/file/run", "Not a directory", "give another path")
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_workdir_that_is_a_file(tiny, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    config = dataclasses.replace(tiny, workdir=str(tmp_path / "file"))
+    assert_one_line(train(config, tmp_path), f"workdir={tmp_path}/file", "give another path")
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_tokens_that_cannot_be_prepared(tiny, tmp_path):
+    """The child's line is the only one."""
+    unknown = dataclasses.replace(tiny.data, task="c5", tokens_dir=str(tmp_path / "none"))
+    assert_one_line(train(dataclasses.replace(tiny, data=unknown), tmp_path), "task 'c5': must be one of sotu")
+
+
+def test_report_draws_the_loss(tiny, tmp_path):
+    short = dataclasses.replace(tiny, num_train_steps=6)
+    assert train(short, tmp_path).returncode == 0
+    done = run("-m", "jaxopt_lm.report", f"--workdir={short.workdir}")
+    assert done.stdout.strip() == f"{short.workdir}/loss.png"
+    assert Path(short.workdir, "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert_one_line(run("-m", "jaxopt_lm.report", f"--workdir={tmp_path}"), "holds no metrics.jsonl")
+
+
+def test_training_loads_no_tensorflow(tiny, tmp_path):
+    code = f"""
+import sys
+from jaxopt_lm.config_io import load
+from jaxopt_lm.training.loop import train
+path = {command_line("train", dataclasses.replace(tiny, num_train_steps=6), tmp_path)[3][len("--config=") :]!r}
+train(load(path))
+assert "tensorflow" not in sys.modules and "seqio" not in sys.modules
+"""
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,178 @@
+"""Configs: dumps, round trips, cross-field checks, and that every field is read."""
+
+import ast
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxopt_lm.config import TrainConfig, parse_arg
+from jaxopt_lm.config_io import REGISTRIES, differences, from_command_line, from_dict, load, to_dict, to_json
+from jaxopt_lm.errors import InputError
+from jaxopt_lm.model import PRESETS, ModelConfig, preset
+from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
+from tests.write_config_dumps import DUMPS, ROOT, SPECS, dump
+
+BASE = TrainConfig(workdir="runs/x")
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_shipped_configs_are_as_dumped(name):
+    assert dump(SPECS[name]) == (DUMPS / f"{name}.json").read_text(), "python -m tests.write_config_dumps"
+
+
+def test_every_shipped_config_has_a_dump():
+    shipped = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.py")}
+    assert shipped == {spec.partition(":")[0] for spec in SPECS.values()}
+    assert {f"{name}.json" for name in SPECS} == {path.name for path in DUMPS.iterdir()}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_round_trip(optimizer, schedule, tmp_path):
+    config = dataclasses.replace(BASE, optimizer=OPTIMIZERS[optimizer](), schedule=SCHEDULES[schedule](warmup_steps=3))
+    assert from_dict(TrainConfig, json.loads(to_json(config))) == config
+    path = tmp_path / "config.json"
+    path.write_text(to_json(config))
+    assert from_command_line("", [f"--config={path}"]) == config
+
+
+def test_overrides_and_arguments():
+    spec = f"--config={ROOT}/configs/quickstart.py:optimizer=lion"
+    config = from_command_line(
+        "",
+        [
+            *(spec, "--config.optimizer.b2=0.5", "--config.model.scan_layers=True", "--config.max_grad_norm", "None"),
+            *("--config.optimizer.decay_roles", "mlp", "head", "--config.workdir=elsewhere"),
+        ],
+    )
+    base = load(f"{ROOT}/configs/quickstart.py:optimizer=lion")
+    assert differences(to_dict(base), to_dict(config)) == {
+        "max_grad_norm": (1.0, None),
+        "model.scan_layers": (False, True),
+        "optimizer.b2": (0.95, 0.5),
+        "optimizer.decay_roles": (["embedding", "attention", "mlp", "norm", "head"], ["mlp", "head"]),
+        "workdir": ("runs/quickstart_lion", "elsewhere"),
+    }
+    assert type(config.optimizer) is OPTIMIZERS["lion"]
+
+
+def test_parse_arg():
+    values = parse_arg("b=2,c=x,d=false", a=1, b=0.5, c="y", d=True)
+    assert (values.a, values.b, values.c, values.d) == (1, 2.0, "x", False)
+    for arg, message in (("z=1", "'z=1'"), ("a", "'a'"), ("a=1.5", "must be of type int"), ("d=no", "of type bool")):
+        with pytest.raises(InputError, match=message):
+            parse_arg(arg, a=1, d=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_train_steps": 0}, "num_train_steps=0: must be at least 1"),
+        ({"length": 1}, "length=1: must be at least 2"),
+        ({"global_batch_size": 10, "num_microbatches": 4}, "num_microbatches=4: must divide global_batch_size=10"),
+        ({"z_loss": float("nan")}, "z_loss=nan: must be finite and in [0, inf)"),
+        ({"z_loss": -1.0}, "z_loss=-1.0"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm=0.0: must be finite and in (0, inf)"),
+        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"workdir": ""}, "workdir=''"),
+        ({"workdir": 3}, "workdir=3: must be str"),
+        ({"num_train_steps": 2.5}, "num_train_steps=2.5: must be int"),
+        ({"max_grad_norm": "1"}, "max_grad_norm='1': must be float | None"),
+        ({"model": preset("150m", vocab_size=4000)}, "model.vocab_size=4000: must be at least data.vocab_size=4096"),
+        ({"schedule": SCHEDULES["linear"](warmup_steps=10_000)}, "schedule.warmup_steps=10000: must be less than"),
+        ({"schedule": SCHEDULES["linear"](warmup_steps=1.5)}, "schedule.warmup_steps=1.5: must be int"),
+        ({"optimizer": OPTIMIZERS["adamw"](learning_rate="1e-3")}, "optimizer.learning_rate='1e-3': must be float"),
+    ],
+)
+def test_what_does_not_fit_is_refused(fields, message):
+    with pytest.raises(InputError) as error:
+        dataclasses.replace(BASE, **fields)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "message"),
+    [
+        ("mesh", {"data": 0}, "mesh.data=0: must be -1 or at least 1"),
+        ("mesh", {"data": 5}, "global_batch_size / num_microbatches=256: must be a multiple of mesh.data=5"),
+        ("data", {"vocab_size": 0}, "data.vocab_size=0: must be at least 1"),
+        ("eval", {"every_steps": 0}, "eval.every_steps=0: must be at least 1"),
+        ("checkpoint", {"keep_last": 0}, "checkpoint.keep_last=0: must be at least 1"),
+        ("checkpoint", {"keep_every_steps": 1500}, "checkpoint.keep_every_steps=1500: must be a multiple of"),
+        ("logging", {"every_steps": -3}, "logging.every_steps=-3: must be at least 1"),
+        ("model", {"num_heads": 3}, "model.num_heads=3: must divide model.embed_dim=1024, or give model.head_dim"),
+        ("model", {"num_kv_heads": 3}, "model.num_kv_heads=3: must divide model.num_heads=16"),
+        ("model", {"head_dim": 7}, "model.head_dim=7: must be even"),
+        ("model", {"num_layers": 0}, "model.num_layers=0: must be at least 1"),
+        ("model", {"norm_eps": float("inf")}, "model.norm_eps=inf: must be positive and finite"),
+        ("model", {"mlp": "relu"}, "model.mlp='relu': must be one of gelu, swiglu"),
+        ("model", {"compute_dtype": "float16"}, "model.compute_dtype='float16': must be one of float32"),
+    ],
+)
+def test_sections_are_checked(section, fields, message):
+    with pytest.raises(InputError) as error:
+        dataclasses.replace(BASE, **{section: dataclasses.replace(getattr(BASE, section), **fields)})
+    assert message in str(error.value)
+
+
+def test_damaged_dumps_are_refused_by_name():
+    whole = to_dict(BASE)
+    for change, message in (
+        ({"optimizer": whole["optimizer"] | {"name": "adan"}}, "optimizer.name='adan': must be one of adamw"),
+        ({"optimizer": whole["optimizer"] | {"b3": 1}}, "optimizer.b3: no such field"),
+        ({"optimizer": 3}, "optimizer=3: must be an object"),
+        ({"model": {"vocab_size": 3}}, "model.attention_inverse_layer_scale, "),
+        ({"learning_rate": 1}, "learning_rate: no such field"),
+    ):
+        with pytest.raises(InputError) as error:
+            from_dict(TrainConfig, whole | change)
+        assert message in str(error.value)
+
+
+def test_presets_are_by_name():
+    assert set(PRESETS) == {"150m", "300m", "600m", "1.2b", "83m", "134m", "500m", "1b"}
+    assert preset("134m", qk_norm="none").qk_norm == "none"
+    with pytest.raises(InputError, match="model preset '7b': must be one of 150m"):
+        preset("7b")
+
+
+def test_every_field_is_read():
+    """Each config field is an attribute that some line of the package, beyond its own checks, reads."""
+    read = set()
+    for path in (ROOT / "jaxopt_lm").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        checks = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "__post_init__"]
+        ignored = {id(inner) for check in checks for inner in ast.walk(check)}
+        read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and id(node) not in ignored}
+    classes = [TrainConfig, ModelConfig, *(cls for registry in REGISTRIES.values() for cls in registry.values())]
+    classes += [type(getattr(BASE, name)) for name in ("data", "eval", "checkpoint", "logging", "mesh")]
+    unread = {field.name for cls in classes for field in dataclasses.fields(cls)} - read
+    assert not unread
+
+
+def test_no_config_file_is_one_line(tmp_path):
+    for spec, message in (
+        ("missing.py", "no such file missing.py"),
+        ("missing", "must be FILE.py[:key=value,…] or FILE.json"),
+        (f"{tmp_path}/x.json:a=1", "no such file"),
+    ):
+        with pytest.raises(InputError) as error:
+            load(spec)
+        assert message in str(error.value)
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        load(f"{tmp_path}/x.json")
+    (tmp_path / "x.py").write_text("")
+    with pytest.raises(InputError, match=r"has no get_config\(arg\)"):
+        load(f"{tmp_path}/x.py")
+    (tmp_path / "x.py").write_text("def get_config(arg):\n    return 3\n")
+    with pytest.raises(InputError, match="get_config returned int"):
+        load(f"{tmp_path}/x.py")
+
+
+def test_docstrings_of_config_files_say_how_to_run_them():
+    for path in Path(ROOT, "configs").rglob("*.py"):
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert f"python -m jaxopt_lm.train --config={path.relative_to(ROOT).as_posix()}" in doc, path

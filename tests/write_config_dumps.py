@@ -1,0 +1,25 @@
+"""Writes the dumps of every shipped config that `tests/test_config.py` compares: python -m tests.write_config_dumps."""
+
+from pathlib import Path
+
+from jaxopt_lm.config_io import load, to_json
+from jaxopt_lm.optimizers import OPTIMIZERS
+
+ROOT = Path(__file__).parents[1]
+DUMPS = ROOT / "tests" / "golden" / "configs"
+
+SPECS = {"quickstart": "configs/quickstart.py"} | {
+    f"quickstart_{name}": f"configs/quickstart.py:optimizer={name}" for name in OPTIMIZERS if name != "adamw"
+}
+"""Name of the dump: what `--config` is given."""
+
+
+def dump(spec: str) -> str:
+    """The dump of one config, its file given relative to the project's root."""
+    return to_json(load(str(ROOT / spec)))
+
+
+if __name__ == "__main__":
+    DUMPS.mkdir(exist_ok=True)
+    for name, spec in SPECS.items():
+        (DUMPS / f"{name}.json").write_text(dump(spec))
