@@ -236,8 +236,8 @@ class _Trainer:
         metrics, entropy = self._newest_metrics(), self.eval_store.split.unigram_entropy
         loss = metrics["eval/loss"]
         self._say(
-            f"done: step {metrics['step']}, eval loss {loss:.3f} nats per token, {entropy - loss:.3f} below the unigram "
-            f"entropy {entropy:.3f} of the validation tokens; {metrics['eval/bits_per_byte']:.3f} bits per byte; "
+            f"done: step {metrics['step']}, eval loss {loss:.3f} nats per token, {entropy - loss:.3f} below the unigram"
+            f" entropy {entropy:.3f} of the validation tokens; {metrics['eval/bits_per_byte']:.3f} bits per byte; "
             f"see {self.folder.path}"
         )
         return self._result("completed", 0, metrics)
