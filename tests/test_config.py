@@ -51,7 +51,7 @@ def test_overrides_and_arguments():
     assert differences(to_dict(base), to_dict(config)) == {
         "max_grad_norm": (1.0, None),
         "model.scan_layers": (False, True),
-        "optimizer.b2": (0.95, 0.5),
+        "optimizer.b2": (0.99, 0.5),
         "optimizer.decay_roles": (["embedding", "attention", "mlp", "norm", "head"], ["mlp", "head"]),
         "workdir": ("runs/quickstart_lion", "elsewhere"),
     }

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ class Result:
     Attributes:
       status: completed, diverged or interrupted.
       step: the last one; where diverged, the one whose metrics are not finite.
-      metrics: the newest value of every metric.
+      metrics: the newest value of every metric; of tokens_per_sec, the median.
       exit_code: of the command line: 0, 1, or 128 + the signal's number.
     """
 
@@ -218,11 +219,13 @@ class _Trainer:
         return {"eval/loss": loss, "eval/bits_per_byte": bits_per_byte} | perplexity
 
     def _newest_metrics(self) -> dict[str, Any]:
-        """The newest value of every metric in `metrics.jsonl`."""
+        """The newest value of every metric in `metrics.jsonl`, and the median of the tokens per second."""
         newest: dict[str, Any] = {"step": 0}
-        for line in read_metrics(self.folder.path):
+        lines = list(read_metrics(self.folder.path))
+        for line in lines:
             newest |= line
-        return newest
+        rates = [line["tokens_per_sec"] for line in lines if "tokens_per_sec" in line]
+        return newest | ({"tokens_per_sec": statistics.median(rates)} if rates else {})
 
     def _result(self, status: str, exit_code: int, metrics: dict[str, Any]) -> Result:
         extra = {
@@ -238,7 +241,7 @@ class _Trainer:
         self._say(
             f"done: step {metrics['step']}, eval loss {loss:.3f} nats per token, {entropy - loss:.3f} below the unigram"
             f" entropy {entropy:.3f} of the validation tokens; {metrics['eval/bits_per_byte']:.3f} bits per byte; "
-            f"see {self.folder.path}"
+            f"{metrics.get('tokens_per_sec', 0):,.0f} tokens/s; see {self.folder.path}"
         )
         return self._result("completed", 0, metrics)
 
