@@ -37,7 +37,7 @@ def sotu_task(folder: Path, vocab_size: int) -> "seqio.Task":
     with contextlib.redirect_stdout(io.StringIO()):  # it announces a download; there is none
         builder.download_and_prepare()
     vocabulary = folder / tokens.VOCABULARY
-    if not vocabulary.exists():
+    if not _has_size(vocabulary, vocab_size):  # one of another size may be left from a preparation that was stopped
         texts = (bytes(example["text"]).decode() for example in builder.as_dataset("train").as_numpy_iterator())  # pyright: ignore
         tokens.write_atomically(vocabulary, train_vocabulary(texts, vocab_size))
     return _text_task(f"sotu_{vocab_size}", "sotu:1.0.0", folder / "tfds", vocabulary)
@@ -80,6 +80,15 @@ def _text_task(name: str, tfds_name: str, data_dir: Path, vocabulary: Path) -> "
         ],
         output_features={"targets": seqio.Feature(seqio.SentencePieceVocabulary(os.fspath(vocabulary), extra_ids=0))},
     )
+
+
+def _has_size(vocabulary: Path, vocab_size: int) -> bool:
+    import sentencepiece
+
+    if not vocabulary.exists():
+        return False
+    processor = sentencepiece.SentencePieceProcessor()
+    return bool(processor.LoadFromFile(os.fspath(vocabulary))) and processor.GetPieceSize() == vocab_size
 
 
 def train_vocabulary(texts: Iterator[str], vocab_size: int) -> bytes:

@@ -97,9 +97,11 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
       InputError: the config asks for what is not there (tokens, devices, a folder of its own).
     """
     console = console or Console()
-    ensure_tokens(config.data)
-    with RunFolder(config) as folder, StopSignals() as stop:
-        return _Trainer(config, folder, console).run(stop)
+    with RunFolder(config) as folder:
+        ensure_tokens(config.data)
+        trainer = _Trainer(config, folder, console)
+        with StopSignals() as stop:
+            return trainer.run(stop)
 
 
 class _Trainer:
@@ -237,11 +239,12 @@ class _Trainer:
 
     def _completed(self) -> Result:
         metrics, entropy = self._newest_metrics(), self.eval_store.split.unigram_entropy
-        loss = metrics["eval/loss"]
+        loss, rate = metrics["eval/loss"], metrics.get("tokens_per_sec")
         self._say(
             f"done: step {metrics['step']}, eval loss {loss:.3f} nats per token, {entropy - loss:.3f} below the unigram"
-            f" entropy {entropy:.3f} of the validation tokens; {metrics['eval/bits_per_byte']:.3f} bits per byte; "
-            f"{metrics.get('tokens_per_sec', 0):,.0f} tokens/s; see {self.folder.path}"
+            f" entropy {entropy:.3f} of the validation tokens; {metrics['eval/bits_per_byte']:.3f} bits per byte"
+            + (f"; {rate:,.0f} tokens/s" if rate else "")
+            + f"; see {self.folder.path}"
         )
         return self._result("completed", 0, metrics)
 

@@ -19,8 +19,8 @@ class RunFolder:
     """The folder of a run, locked against a second process; a context manager.
 
     Raises:
-      InputError: the folder cannot be made, another process trains in it, or it holds a run with another config; the
-        differing fields are named. Mesh, logging and checkpoint fields may differ.
+      InputError: the folder cannot be made, another process trains in it, or it holds checkpoints of a run with another
+        config; the differing fields are named. Mesh, logging and checkpoint fields may differ.
     """
 
     def __init__(self, config: TrainConfig):
@@ -42,7 +42,8 @@ class RunFolder:
 
     def _check_config(self, config: TrainConfig) -> None:
         path = self.path / "config.json"
-        if path.exists():
+        saved = any(folder.name.isdigit() for folder in (self.path / "checkpoints").glob("*"))
+        if saved:
             changed = differences(to_dict(read_config(self.path)), to_dict(config))
             refused = {
                 name: values for name, values in changed.items() if name.split(".")[0] not in MAY_DIFFER_ON_RESUME

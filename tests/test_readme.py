@@ -1,0 +1,26 @@
+"""The README's table of presets against the models."""
+
+import re
+
+import pytest
+
+from jaxopt_lm import model
+from jaxopt_lm.config_io import load
+from jaxopt_lm.model import PRESETS
+from tests.write_config_dumps import ROOT
+
+CONFIGS = PRESETS | {"quickstart": load(f"{ROOT}/configs/quickstart.py").model}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_table_of_presets(name):
+    row = re.search(rf"^\| {re.escape(name)} \|(.*)\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert row, f"README.md has no row for {name}"
+    _, shape, heads, mlp, vocabulary, whole, without = (cell.strip().replace(",", "") for cell in row[1].split("|"))
+    config = CONFIGS[name]
+    assert shape == f"{config.num_layers} x {config.embed_dim}"
+    assert heads == str(config.num_heads)
+    assert mlp.lower() == f"{config.mlp_dim} {config.mlp}"
+    assert vocabulary == str(config.vocab_size)
+    assert whole == str(model.num_params(config))
+    assert without == str(model.num_params(config, embeddings=False))
