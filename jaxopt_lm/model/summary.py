@@ -6,29 +6,30 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from jaxopt_lm.labels import ROLES
 from jaxopt_lm.model import decoder
 from jaxopt_lm.model.config import ModelConfig
 
 
 def num_params(config: ModelConfig, *, embeddings: bool = True) -> int:
     """Number of parameters; without the embedding and the head where `embeddings` is False."""
-    counts = jax.tree.map(
-        lambda label, leaf: leaf.size if embeddings or label.role not in ("embedding", "head") else 0,
-        decoder.labels(config),
-        decoder.shapes(config),
-    )
-    return sum(jax.tree.leaves(counts))
+    return _count(config, ROLES if embeddings else ("attention", "mlp", "norm"))
+
+
+def _count(config: ModelConfig, roles: tuple[str, ...]) -> int:
+    labels, shapes = jax.tree.leaves(decoder.labels(config)), jax.tree.leaves(decoder.shapes(config))
+    return sum(leaf.size for label, leaf in zip(labels, shapes, strict=True) if label.role in roles)
 
 
 def flops_per_token(config: ModelConfig, length: int) -> int:
     """Floating-point operations of forward and backward for one token in a window of `length`.
 
-    6 for every entry of a matrix that multiplies (the embedding is looked up, not multiplied), and 12 * N * H * K * L
-    for attention over the whole window, masked half included: the convention of PaLM's appendix B.
+    6 for every entry of a matrix that multiplies (the embedding is looked up, not multiplied, unless it is the head too),
+    and 12 * N * H * K * L for attention over the whole window, masked half included: the convention of PaLM's
+    appendix B.
     """
-    embedding = 0 if config.tied_embeddings else config.vocab_size * config.embed_dim
-    attention = 12 * config.num_layers * config.num_heads * config.head_width * length
-    return 6 * (num_params(config) - embedding) + attention
+    matrices = _count(config, ("attention", "mlp", "head", *(("embedding",) if config.tied_embeddings else ())))
+    return 6 * matrices + 12 * config.num_layers * config.num_heads * config.head_width * length
 
 
 def describe(config: ModelConfig, *, console: Console | None = None) -> None:

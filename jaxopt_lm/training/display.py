@@ -55,16 +55,15 @@ class Display:
             if (value := self._shown.get(name)) is not None
         )
         self._progress.update(self._task, completed=line["step"], description=text)
-        now, evaluated = time.monotonic(), "eval/loss" in line
-        if not self._console.is_terminal and (evaluated or now - self._last_plain >= PLAIN_SECONDS):
+        now = time.monotonic()
+        if not self._console.is_terminal and ("eval/loss" in line or now - self._last_plain >= PLAIN_SECONDS):
             self._last_plain = now
-            rate, left = self._shown.get("tokens_per_sec"), self._num_train_steps - line["step"]
-            seconds = left * self._tokens_per_step(line) / rate if rate and line["step"] else None
-            time_left = f"  left {seconds // 60:.0f}:{seconds % 60:02.0f}" if seconds is not None else ""
-            self._console.print(
-                f"step {line['step']}/{self._num_train_steps}  {text}{time_left}", highlight=False, soft_wrap=True
-            )
+            text = f"step {line['step']}/{self._num_train_steps}  {text}{self._time_left(line)}"
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    @staticmethod
-    def _tokens_per_step(line: dict[str, Any]) -> float:
-        return line["tokens_seen"] / line["step"]
+    def _time_left(self, line: dict[str, Any]) -> str:
+        rate = self._shown.get("tokens_per_sec")
+        if not rate or not line["step"]:
+            return ""
+        seconds = (self._num_train_steps - line["step"]) * line["tokens_seen"] / line["step"] / rate
+        return f"  left {seconds // 60:.0f}:{seconds % 60:02.0f}"

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from jaxopt_lm import model
 from jaxopt_lm.model import PRESETS, preset
+from jaxopt_lm.model.summary import flops_per_token
 from jaxopt_lm.optimizers import AdamWConfig
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.training.loss import Batch, num_targets, summed_losses
@@ -296,3 +297,11 @@ def test_describe_lists_every_parameter(capsys):
     assert "layer_02/attention/q_norm/scale" in text
     assert "embed heads head_dim" in text
     assert f"{model.num_params(TINY_MODEL):,}" in text
+
+
+@pytest.mark.parametrize(("tied", "head"), [(False, 16 * 64), (True, 16 * 64)])
+def test_flops_count_every_multiplying_matrix(tied, head):
+    """Without norms and the looked-up embedding: 4 d^2 and 2 d F a layer, and the head, tied or not."""
+    config = dataclasses.replace(TINY_MODEL, tied_embeddings=tied)
+    matrices = 3 * (4 * 16 * 16 + 2 * 16 * 32) + head
+    assert flops_per_token(config, 10) == 6 * matrices + 12 * 3 * 16 * 10
