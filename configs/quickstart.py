@@ -1,7 +1,8 @@
 """A small transformer learns English from the State of the Union addresses, on two CPU cores.
 
 1.8 M parameters, 1.2 M tokens; 2 to 3 minutes on 2 cores. Ends 1.9 nats per token below the unigram entropy of the
-validation tokens. Any registered optimizer: --config=configs/quickstart.py:optimizer=lion
+validation tokens (signum 1.8, lion 1.7, sgdw 1.3: rates tried once, not swept). Any registered optimizer and schedule:
+--config=configs/quickstart.py:optimizer=lion,schedule=linear
 
     python -m jaxopt_lm.train --config=configs/quickstart.py
 """
@@ -11,8 +12,7 @@ from typing import Any
 from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig, parse_arg
 from jaxopt_lm.errors import require
 from jaxopt_lm.model import preset
-from jaxopt_lm.optimizers import OPTIMIZERS
-from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
+from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
 
 OPTIMIZER_FIELDS: dict[str, dict[str, Any]] = {
     "adamw": {"learning_rate": 6e-3, "b2": 0.99, "weight_decay": 0.1},
@@ -22,11 +22,16 @@ OPTIMIZER_FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
+SCHEDULE_FIELDS: dict[str, dict[str, Any]] = {"warmup_stable_decay": {"decay_steps": 240}}
+
+
 def get_config(arg: str = "") -> TrainConfig:
-    name = parse_arg(arg, optimizer="adamw").optimizer
+    values = parse_arg(arg, optimizer="adamw", schedule="warmup_cosine")
+    name, schedule = values.optimizer, values.schedule
     require(name in OPTIMIZERS, f"config argument 'optimizer={name}': must be one of {', '.join(OPTIMIZERS)}")
+    require(schedule in SCHEDULES, f"config argument 'schedule={schedule}': must be one of {', '.join(SCHEDULES)}")
     return TrainConfig(
-        workdir="runs/quickstart" if name == "adamw" else f"runs/quickstart_{name}",
+        workdir="runs/" + "_".join(["quickstart", *(item.partition("=")[2] for item in arg.split(",") if item)]),
         model=preset(
             "150m",
             vocab_size=4096,
@@ -40,7 +45,7 @@ def get_config(arg: str = "") -> TrainConfig:
         ),
         data=DataConfig(task="sotu", vocab_size=4096, tokens_dir="tokens/sotu_4096"),
         optimizer=OPTIMIZERS[name](**OPTIMIZER_FIELDS[name]),
-        schedule=WarmupCosineConfig(warmup_steps=200),
+        schedule=SCHEDULES[schedule](warmup_steps=200, **SCHEDULE_FIELDS.get(schedule, {})),
         eval=EvalConfig(every_steps=300, batch_size=32, max_batches=None),
         checkpoint=CheckpointConfig(every_steps=300),
         logging=LoggingConfig(every_steps=10),

@@ -38,6 +38,8 @@ class DataConfig:
     def __post_init__(self):
         _at_least("data", self, 1, "vocab_size")
         _at_least("data", self, 0, "seed")
+        require(self.seed < 2**32, f"data.seed={self.seed}: must be less than 2^32")
+        require(bool(self.tokens_dir), "data.tokens_dir='': must be a path")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,8 @@ class TrainConfig:
         _at_least("", self, 1, "num_train_steps", "global_batch_size", "num_microbatches")
         _at_least("", self, 2, "length")
         _at_least("", self, 0, "seed")
+        require(self.seed < 2**32, f"seed={self.seed}: must be less than 2^32")
+        require(self.num_train_steps < 2**31, f"num_train_steps={self.num_train_steps}: must be less than 2^31")
         require(bool(self.workdir), "workdir='': must be a path")
         for name, low in (("z_loss", "[0"), ("max_grad_norm", "(0")):
             value = getattr(self, name)
@@ -165,19 +169,20 @@ def _check_types(config: Any, path: str) -> None:
         if typing.get_origin(hint) is typing.ClassVar:
             continue
         value, where = getattr(config, name), join_path(path, name)
-        require(_has_type(value, hint), f"{where}={value!r}: must be {_type_name(hint)}")
+        require(has_type(value, hint), f"{where}={value!r}: must be {type_name(hint)}")
         if dataclasses.is_dataclass(value):
             _check_types(value, where)
 
 
-def _has_type(value: Any, hint: Any) -> bool:
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of a config field's annotated type; an int passes for a float, a bool for neither."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        return value in args
+        return isinstance(value, str) and value in args
     if origin in (typing.Union, types.UnionType):
-        return any(_has_type(value, arg) for arg in args)
+        return any(has_type(value, arg) for arg in args)
     if origin is tuple:
-        return isinstance(value, tuple) and all(_has_type(item, args[0]) for item in value)
+        return isinstance(value, tuple) and all(has_type(item, args[0]) for item in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
@@ -185,7 +190,8 @@ def _has_type(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """A config field's annotated type in words."""
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(typing.get_args(hint))
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

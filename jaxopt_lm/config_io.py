@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxopt_lm.config import TrainConfig, join_path
+from jaxopt_lm.config import TrainConfig, has_type, join_path, type_name
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES, OptimizerConfig, ScheduleConfig
 
@@ -56,7 +56,9 @@ def from_dict(cls: type, fields: Any, path: str = "") -> Any:
     fields = dict(fields)
     if cls in REGISTRIES:
         name, registry = fields.pop("name", None), REGISTRIES[cls]
-        require(name in registry, f"{path}.name={name!r}: must be one of {', '.join(registry)}")
+        require(
+            isinstance(name, str) and name in registry, f"{path}.name={name!r}: must be one of {', '.join(registry)}"
+        )
         cls = registry[name]
     hints = typing.get_type_hints(cls)
     known = {field.name for field in dataclasses.fields(cls)}
@@ -66,7 +68,8 @@ def from_dict(cls: type, fields: Any, path: str = "") -> Any:
     for name, value in fields.items():
         if dataclasses.is_dataclass(hints[name]):
             value = from_dict(typing.cast(type, hints[name]), value, join_path(path, name))
-        values[name] = tuple(value) if isinstance(value, list) else value
+        values[name] = value = tuple(value) if isinstance(value, list) else value
+        require(has_type(value, hints[name]), f"{join_path(path, name)}={value!r}: must be {type_name(hints[name])}")
     return cls(**values)
 
 
@@ -88,7 +91,7 @@ def load(spec: str) -> TrainConfig:
     Raises:
       InputError: no such file, not a config, or its values do not fit together.
     """
-    name, _, arg = spec.partition(":")
+    name, _, arg = (spec, "", "") if Path(spec).is_file() else spec.partition(":")
     path = Path(name)
     require(path.suffix in (".py", ".json"), f"--config={spec}: must be FILE.py[:key=value,…] or FILE.json")
     require(path.is_file(), f"--config={spec}: no such file {path}")
@@ -96,7 +99,7 @@ def load(spec: str) -> TrainConfig:
         require(not arg, f"--config={spec}: a .json file takes no arguments after the colon")
         try:
             fields = json.loads(path.read_text())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"--config={spec}: not JSON: {error}") from None
         return from_dict(TrainConfig, fields)
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -120,9 +123,12 @@ def from_command_line(description: str, argv: Sequence[str] | None = None) -> Tr
     Raises:
       InputError: an unknown field, a value of the wrong type, or values that do not fit together.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config")
-    known, rest = parser.parse_known_args(argv)
+    try:
+        known, rest = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise InputError(f"--config: {error.message}: give --config=FILE") from None
     asks_help = not {"-h", "--help"}.isdisjoint(rest)
     require(known.config or asks_help, "--config is missing: give --config=FILE.py[:key=value,…] or RUN/config.json")
     config = load(known.config) if known.config else TrainConfig(workdir="runs/NAME")

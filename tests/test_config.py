@@ -77,6 +77,8 @@ def test_parse_arg():
         ({"max_grad_norm": 0.0}, "max_grad_norm=0.0: must be finite and in (0, inf)"),
         ({"seed": -1}, "seed=-1: must be at least 0"),
         ({"workdir": ""}, "workdir=''"),
+        ({"seed": 2**32}, "seed=4294967296: must be less than 2^32"),
+        ({"num_train_steps": 2**31}, "num_train_steps=2147483648: must be less than 2^31"),
         ({"workdir": 3}, "workdir=3: must be str"),
         ({"num_train_steps": 2.5}, "num_train_steps=2.5: must be int"),
         ({"max_grad_norm": "1"}, "max_grad_norm='1': must be float | None"),
@@ -98,6 +100,8 @@ def test_what_does_not_fit_is_refused(fields, message):
         ("mesh", {"data": 0}, "mesh.data=0: must be -1 or at least 1"),
         ("mesh", {"data": 5}, "global_batch_size / num_microbatches=256: must be a multiple of mesh.data=5"),
         ("data", {"vocab_size": 0}, "data.vocab_size=0: must be at least 1"),
+        ("data", {"tokens_dir": ""}, "data.tokens_dir='': must be a path"),
+        ("model", {"rope_theta": 1e300}, "model.rope_theta=1e+300: must be positive and at most 1e38"),
         ("eval", {"every_steps": 0}, "eval.every_steps=0: must be at least 1"),
         ("checkpoint", {"keep_last": 0}, "checkpoint.keep_last=0: must be at least 1"),
         ("checkpoint", {"keep_every_steps": 1500}, "checkpoint.keep_every_steps=1500: must be a multiple of"),
@@ -106,7 +110,7 @@ def test_what_does_not_fit_is_refused(fields, message):
         ("model", {"num_kv_heads": 3}, "model.num_kv_heads=3: must divide model.num_heads=16"),
         ("model", {"head_dim": 7}, "model.head_dim=7: must be even"),
         ("model", {"num_layers": 0}, "model.num_layers=0: must be at least 1"),
-        ("model", {"norm_eps": float("inf")}, "model.norm_eps=inf: must be positive and finite"),
+        ("model", {"norm_eps": float("inf")}, "model.norm_eps=inf: must be positive and at most 1e38"),
         ("model", {"mlp": "relu"}, "model.mlp='relu': must be one of gelu, swiglu"),
         ("model", {"compute_dtype": "float16"}, "model.compute_dtype='float16': must be one of float32"),
     ],
@@ -129,6 +133,28 @@ def test_damaged_dumps_are_refused_by_name():
         with pytest.raises(InputError) as error:
             from_dict(TrainConfig, whole | change)
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("model", "vocab_size", "abc"),
+        ("model", "norm_eps", None),
+        ("eval", "every_steps", "3"),
+        ("mesh", "data", "x"),
+        ("optimizer", "decay_roles", 5),
+        ("optimizer", "decay_roles", [["a"]]),
+        ("optimizer", "name", ["a"]),
+        ("schedule", "warmup_steps", 2.5),
+        ("model", "mlp", ["gelu"]),
+        ("data", "seed", True),
+    ],
+)
+def test_wrong_types_in_a_dump_are_refused_by_name(section, name, value):
+    whole = to_dict(BASE)
+    whole[section][name] = value
+    with pytest.raises(InputError, match=rf"{section}.{name}=.*: must be "):
+        from_dict(TrainConfig, whole)
 
 
 def test_presets_are_by_name():
@@ -161,9 +187,15 @@ def test_no_config_file_is_one_line(tmp_path):
         with pytest.raises(InputError) as error:
             load(spec)
         assert message in str(error.value)
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
-        load(f"{tmp_path}/x.json")
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(InputError, match="not JSON"):
+            load(f"{tmp_path}/x.json")
+    with pytest.raises(InputError, match="--config: expected one argument"):
+        from_command_line("", ["--config"])
+    (tmp_path / "a:b").mkdir()
+    (tmp_path / "a:b" / "config.json").write_text(to_json(BASE))
+    assert load(f"{tmp_path}/a:b/config.json") == BASE
     (tmp_path / "x.py").write_text("")
     with pytest.raises(InputError, match=r"has no get_config\(arg\)"):
         load(f"{tmp_path}/x.py")

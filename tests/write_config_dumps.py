@@ -3,15 +3,17 @@
 from pathlib import Path
 
 from jaxopt_lm.config_io import load, to_json
-from jaxopt_lm.optimizers import OPTIMIZERS
+from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 DUMPS = ROOT / "tests" / "golden" / "configs"
 
-SPECS = {"quickstart": "configs/quickstart.py"} | {
-    f"quickstart_{name}": f"configs/quickstart.py:optimizer={name}" for name in OPTIMIZERS if name != "adamw"
+# Name of the dump: what `--config` is given.
+SPECS = {"quickstart": "configs/quickstart.py"}
+SPECS |= {f"quickstart_{name}": f"configs/quickstart.py:optimizer={name}" for name in OPTIMIZERS if name != "adamw"}
+SPECS |= {
+    f"quickstart_{name}": f"configs/quickstart.py:schedule={name}" for name in SCHEDULES if name != "warmup_cosine"
 }
-"""Name of the dump: what `--config` is given."""
 
 
 def dump(spec: str) -> str:

@@ -1,5 +1,7 @@
 """Turns a task into tokens on disk."""
 
+import fcntl
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -40,13 +42,22 @@ def prepare(task: str, folder: Path, vocab_size: int, progress: Progress = lambd
     Raises:
       InputError: unknown task, a size that cannot be made, or a folder that holds other tokens.
     """
-    import hashlib
-
     if is_prepared(folder, task, vocab_size):
         return Manifest.read(folder)
+    require(str(folder) != ".", "the folder of tokens='': must be a path of its own")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, must be a folder or not exist")
     folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and finds the work done
+        return (
+            Manifest.read(folder)
+            if is_prepared(folder, task, vocab_size)
+            else _prepare(task, folder, vocab_size, progress)
+        )
+
+
+def _prepare(task: str, folder: Path, vocab_size: int, progress: Progress) -> Manifest:
     source = tasks.make_task(task, folder, vocab_size)
     splits = {}
     for split in ("train", "validation"):

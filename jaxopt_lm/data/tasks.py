@@ -87,8 +87,10 @@ def _has_size(vocabulary: Path, vocab_size: int) -> bool:
 
     if not vocabulary.exists():
         return False
-    processor = sentencepiece.SentencePieceProcessor()
-    return bool(processor.LoadFromFile(os.fspath(vocabulary))) and processor.GetPieceSize() == vocab_size
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=os.fspath(vocabulary)).vocab_size() == vocab_size
+    except (RuntimeError, OSError):
+        return False
 
 
 def train_vocabulary(texts: Iterator[str], vocab_size: int) -> bytes:

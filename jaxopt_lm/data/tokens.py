@@ -22,6 +22,11 @@ SHARD_TOKENS = 2**27
 _FORMAT = 1
 
 
+def _check(condition: bool, what: object) -> None:
+    if not condition:
+        raise ValueError(f"{what}"[:200])
+
+
 @dataclasses.dataclass(frozen=True)
 class Shard:
     """One file of tokens: its name in the folder, its length, and the SHA-256 of its bytes."""
@@ -29,6 +34,9 @@ class Shard:
     file: str
     num_tokens: int
     sha256: str
+
+    def __post_init__(self):
+        _check(isinstance(self.file, str) and isinstance(self.num_tokens, int) and self.num_tokens > 0, self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +54,11 @@ class Split:
     num_documents: int
     num_bytes: int
     unigram_entropy: float
+
+    def __post_init__(self):
+        _check(
+            len(self.shards) > 0 and isinstance(self.num_bytes, int) and isinstance(self.unigram_entropy, float), self
+        )
 
     @property
     def num_tokens(self) -> int:
@@ -73,6 +86,10 @@ class Manifest:
     vocabulary_sha256: str
     dtype: str
     splits: dict[str, Split]
+
+    def __post_init__(self):
+        _check(isinstance(self.vocab_size, int) and self.vocab_size > 0, self)
+        _check(self.dtype == token_dtype(self.vocab_size).name, self)
 
     @property
     def digest(self) -> str:

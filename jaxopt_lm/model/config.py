@@ -70,7 +70,7 @@ class ModelConfig:
         )
         for name in ("norm_eps", "rope_theta", "init_std"):
             value = getattr(self, name)
-            require(0 < value < float("inf"), f"model.{name}={value}: must be positive and finite")
+            require(0 < value <= 1e38, f"model.{name}={value}: must be positive and at most 1e38")
 
     @property
     def head_width(self) -> int:

@@ -208,7 +208,7 @@ class Decoder(nnx.Module):
 
 
 def layer_name(layer: int) -> str:
-    """Name of an unrolled layer's subtree; the digits keep string order and number order the same."""
+    """Name of an unrolled layer's subtree."""
     return f"layer_{layer:02d}"
 
 
@@ -258,7 +258,7 @@ def logits(config: ModelConfig, params: Params, tokens_BL: jax.Array) -> jax.Arr
 
 def stack_layers(params: Params) -> Params:
     """The stacked form (scan_layers=True) of unrolled parameters."""
-    names = sorted(name for name in params if name.startswith("layer_"))
+    names = [layer_name(i) for i in range(sum(name.startswith("layer_") for name in params))]
     rest = {name: leaf for name, leaf in params.items() if name not in names}
     return rest | {"layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[name] for name in names))}
 

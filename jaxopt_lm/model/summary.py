@@ -24,9 +24,8 @@ def _count(config: ModelConfig, roles: tuple[str, ...]) -> int:
 def flops_per_token(config: ModelConfig, length: int) -> int:
     """Floating-point operations of forward and backward for one token in a window of `length`.
 
-    6 for every entry of a matrix that multiplies (the embedding is looked up, not multiplied, unless it is the head too),
-    and 12 * N * H * K * L for attention over the whole window, masked half included: the convention of PaLM's
-    appendix B.
+    6 for every entry of a matrix that multiplies (the embedding is looked up, unless it is the head too), and
+    12 * N * H * K * L for attention over the whole window, masked half included: the convention of PaLM's appendix B.
     """
     matrices = _count(config, ("attention", "mlp", "head", *(("embedding",) if config.tied_embeddings else ())))
     return 6 * matrices + 12 * config.num_layers * config.num_heads * config.head_width * length

@@ -23,13 +23,13 @@ class AdamWConfig(OptimizerConfig):
     b2: float = 0.95
     """Decay of the mean of squared gradients."""
     eps: float = 1e-15
-    """Added to the root."""
+    """Added to the root; positive, or an entry that never had a gradient becomes 0 / 0."""
 
     def __post_init__(self):
         super().__post_init__()
         check(self, "b1", 0, 1, open_high=True)
         check(self, "b2", 0, 1, open_high=True)
-        check(self, "eps", 0)
+        check(self, "eps", 0, open_low=True)
 
     def make(self, multiplier: float | jax.Array, labels: Any) -> optax.GradientTransformation:
         return optax.adamw(

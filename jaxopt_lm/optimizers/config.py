@@ -17,6 +17,8 @@ import optax
 from jaxopt_lm.errors import require
 from jaxopt_lm.labels import ROLES, Label
 
+FLOAT32_MAX = 3.4028234e38
+
 
 def traceable(cls: type) -> type:
     """Class decorator: registers a dataclass as a pytree whose leaves are its numbers."""
@@ -32,17 +34,23 @@ def _is_number(name: str, hint: Any) -> bool:
     return kinds == {float} or (kinds == {int} and name.endswith("_steps"))
 
 
-def check(config: Any, name: str, low: float, high: float = math.inf, *, open_high: bool = False) -> None:
-    """Raises `InputError` unless field `name` is finite and within [low, high], or [low, high) where `open_high`.
+def check(
+    config: Any, name: str, low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
+) -> None:
+    """Raises `InputError` unless field `name` is finite in float32 and within [low, high], open where asked for.
 
     Traced values, arrays and None pass: the numbers of a sweep are checked where its grid is made.
     """
     value = getattr(config, name)
     if not isinstance(value, int | float):
         return
-    bound = f"[{low:g}, {high:g}" + (")" if open_high or high == math.inf else "]")
-    inside = low <= value < high if open_high or high == math.inf else low <= value <= high
-    require(math.isfinite(value) and inside, f"{config.section}.{name}={value}: must be finite and in {bound}")
+    open_high = open_high or high == math.inf
+    inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
+    interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+    require(
+        inside and abs(value) <= FLOAT32_MAX,
+        f"{config.section}.{name}={value}: must be finite in float32 and in {interval}",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

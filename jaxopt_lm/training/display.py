@@ -66,4 +66,4 @@ class Display:
         if not rate or not line["step"]:
             return ""
         seconds = (self._num_train_steps - line["step"]) * line["tokens_seen"] / line["step"] / rate
-        return f"  left {seconds // 60:.0f}:{seconds % 60:02.0f}"
+        return "  left {}:{:02}".format(*divmod(round(seconds), 60))

@@ -49,7 +49,7 @@ def ensure_tokens(config: DataConfig) -> None:
 
 
 class StopSignals:
-    """Within this context SIGINT and SIGTERM are remembered instead of ending the process.
+    """Within this context the first SIGINT or SIGTERM is remembered; a second one ends the process.
 
     Attributes:
       received: the number of the signal that came, or None.
@@ -67,6 +67,7 @@ class StopSignals:
     def _receive(self, number: int, frame: Any) -> None:
         del frame
         self.received = number
+        self.__exit__()
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
@@ -100,6 +101,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
     with RunFolder(config) as folder:
         ensure_tokens(config.data)
         trainer = _Trainer(config, folder, console)
+        folder.begin(config)
         with StopSignals() as stop:
             return trainer.run(stop)
 
@@ -109,6 +111,11 @@ class _Trainer:
 
     def __init__(self, config: TrainConfig, folder: RunFolder, console: Console):
         self.config, self.folder, self.console = config, folder, console
+        wide = "float64" in (config.model.param_dtype, config.model.compute_dtype)
+        require(
+            not wide or jax.dtypes.canonicalize_dtype("float64") == "float64",
+            "model dtype float64: jax has it switched off; set the environment variable JAX_ENABLE_X64=1",
+        )
         self.mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch_divides(config, self.mesh)
         self.train_store = TokenStore(config.data.tokens_dir, "train")
@@ -132,6 +139,11 @@ class _Trainer:
         with Checkpoints(path / "checkpoints", config.checkpoint) as checkpoints:
             state = self._init_or_restore(checkpoints)
             first = int(state.step)
+            require(
+                first == 0 or any(line["step"] == first for line in read_metrics(path)),
+                f"{path / 'metrics.jsonl'}: has no line of step {first}, which is checkpointed; put the file back or "
+                "give another --config.workdir",
+            )
             with (
                 MetricWriter(path, first, config.logging.tensorboard) as writer,
                 Display(self.console, first, config.num_train_steps) as display,
@@ -212,7 +224,10 @@ class _Trainer:
         return jax.device_put(Batch(tokens, is_target), sharding.batch_sharding(self.mesh))  # pyright: ignore
 
     def _evaluate(self, params: Params) -> dict[str, float]:
-        """Mean cross-entropy in nats over the fixed validation batches, its perplexity, and bits per byte of text."""
+        """Mean cross-entropy in nats over the fixed validation batches, its perplexity, and bits per byte of text.
+
+        Bytes are those of the whole validation split before the vocabulary's normalisation, which joins white space.
+        """
         sums = [self.eval_step(params, self._place(*batch)) for batch in self.eval_batches]
         ce, count = (math.fsum(float(x) for x in column) for column in zip(*sums, strict=True))
         loss = ce / count
@@ -240,9 +255,12 @@ class _Trainer:
     def _completed(self) -> Result:
         metrics, entropy = self._newest_metrics(), self.eval_store.split.unigram_entropy
         loss, rate = metrics["eval/loss"], metrics.get("tokens_per_sec")
+        beside = (
+            f"{abs(entropy - loss):.3f} {'below' if loss <= entropy else 'above'} the unigram entropy {entropy:.3f}"
+        )
         self._say(
-            f"done: step {metrics['step']}, eval loss {loss:.3f} nats per token, {entropy - loss:.3f} below the unigram"
-            f" entropy {entropy:.3f} of the validation tokens; {metrics['eval/bits_per_byte']:.3f} bits per byte"
+            f"done: step {metrics['step']}, eval loss {loss:.3f} nats per token, {beside} of the validation tokens; "
+            f"{metrics['eval/bits_per_byte']:.3f} bits per byte"
             + (f"; {rate:,.0f} tokens/s" if rate else "")
             + f"; see {self.folder.path}"
         )

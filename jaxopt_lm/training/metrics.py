@@ -22,6 +22,7 @@ PEAK_FLOPS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
     "TPU v5p": 459e12,
+    "TPU v5": 459e12,  # after the lite: jax names a v5p either way
     "TPU v6 lite": 918e12,
 }
 

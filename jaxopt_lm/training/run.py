@@ -28,8 +28,9 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "w")  # noqa: SIM115
-        except OSError as error:
-            raise InputError(f"workdir={config.workdir}: cannot be made: {error.strerror}; give another path") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise InputError(f"workdir={config.workdir}: cannot be made: {reason}; give another path") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check_config(config)
@@ -41,16 +42,23 @@ class RunFolder:
             raise
 
     def _check_config(self, config: TrainConfig) -> None:
-        path = self.path / "config.json"
-        saved = any(folder.name.isdigit() for folder in (self.path / "checkpoints").glob("*"))
-        if saved:
-            changed = differences(to_dict(read_config(self.path)), to_dict(config))
+        checkpoints = self.path / "checkpoints"
+        require(
+            checkpoints.is_dir() or not checkpoints.exists(), f"{checkpoints}: is a file, must be a folder or not exist"
+        )
+        old = read_config(self.path) if (self.path / "config.json").exists() else config
+        if any(folder.name.isdigit() for folder in checkpoints.glob("*")):
+            changed = differences(to_dict(old), to_dict(config))
             refused = {
                 name: values for name, values in changed.items() if name.split(".")[0] not in MAY_DIFFER_ON_RESUME
             }
             listed = ", ".join(f"{name}={new!r} (the run has {old!r})" for name, (old, new) in refused.items())
             require(not refused, f"{listed}: cannot change in {self.path}; give another --config.workdir")
-        write_atomically(path, to_json(config).encode())
+
+    def begin(self, config: TrainConfig) -> None:
+        """Writes `config.json` and removes an older `result.json`: from here on the folder is this run's."""
+        write_atomically(self.path / "config.json", to_json(config).encode())
+        (self.path / "result.json").unlink(missing_ok=True)
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -86,11 +94,20 @@ def read_config(folder: str | os.PathLike) -> TrainConfig:
 
 
 def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, oldest first; a last line cut off by a kill is left out."""
+    """The lines of `metrics.jsonl`, oldest first; a last line cut off by a kill is left out.
+
+    Raises:
+      InputError: a line is not what this project writes.
+    """
     path = Path(folder, "metrics.jsonl")
     if not path.exists():
         return
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                return
+            try:
+                values = json.loads(line)
+                yield values | {"step": int(values["step"])}
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{path}: line {number} is not a line of metrics; remove it") from None

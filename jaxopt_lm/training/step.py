@@ -113,7 +113,8 @@ def _grads(config, params, batch, z_loss, num_microbatches):
 
     if num_microbatches == 1:
         return aux_and_grads(batch)
-    parts = jax.tree.map(lambda x: x.reshape(num_microbatches, -1, *x.shape[1:]), batch)
+    # Every num_microbatches-th row, so that a batch divided over devices makes parts that are divided likewise.
+    parts = jax.tree.map(lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
     zeros = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(aux_and_grads, jax.tree.map(lambda x: x[0], parts))
     )

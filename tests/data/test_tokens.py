@@ -67,6 +67,25 @@ def test_a_damaged_manifest_is_one_clear_line(tmp_path, content):
         TokenStore(folder, "train")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"uint16"', '"foo"'),
+        ('"num_tokens": 4000', '"num_tokens": "4000"'),
+        ('"num_tokens": 4000', '"num_tokens": 0'),
+        ('"vocab_size": 64', '"vocab_size": "64"'),
+        ('"num_bytes": 16000', '"num_bytes": null'),
+        ('"unigram_entropy": ', '"unigram_entropy": 1, "x": '),
+    ],
+)
+def test_odd_values_in_a_manifest_are_refused(tmp_path, old, new):
+    path = write_tokens(tmp_path / "t") / "manifest.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=r"manifest.json: not a manifest"):
+        TokenStore(tmp_path / "t", "train")
+
+
 def test_damaged_shards_and_missing_splits_are_refused(tmp_path):
     folder = write_tokens(tmp_path / "t")
     shard = folder / "train-00000.bin"

@@ -216,6 +216,18 @@ def test_stacked_equals_unrolled(variant):
     chex.assert_trees_all_close(model.stack_layers(grads), grads_stacked, rtol=2e-4, atol=1e-6)
 
 
+def test_more_than_a_hundred_layers_keep_their_order():
+    config = dataclasses.replace(TINY_MODEL, num_layers=102, embed_dim=2, num_heads=1, num_kv_heads=1, mlp_dim=2)
+    params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+    numbered = {
+        name: jax.tree.map(lambda x, name=name: jnp.full(x.shape, int(name[6:]), x.dtype), leaf)
+        for name, leaf in params.items()
+        if name.startswith("layer_")
+    }
+    stacked = model.stack_layers(numbered)["layers"]["mlp"]["up"]
+    np.testing.assert_array_equal(stacked[:, 0, 0], np.arange(102))
+
+
 def test_inverse_layer_scale_divides_by_the_layer_from_one():
     """Layer 1 is untouched; layer 2 attends with half the logits, as queries of half the size do without qk norm."""
     config = dataclasses.replace(VARIANTS["inverse_layer"], qk_norm="none", num_layers=2)

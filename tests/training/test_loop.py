@@ -4,6 +4,8 @@ import dataclasses
 import io
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import jax
@@ -17,7 +19,7 @@ from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import num_params
 from jaxopt_lm.optimizers import SgdwConfig
 from jaxopt_lm.optimizers.schedules import ConstantConfig
-from jaxopt_lm.training.loop import train
+from jaxopt_lm.training.loop import StopSignals, train
 from jaxopt_lm.training.metrics import PEAK_FLOPS, Throughput, peak_flops
 from jaxopt_lm.training.run import RunFolder, read_metrics
 from tests.conftest import timeless, write_tokens
@@ -58,7 +60,7 @@ def test_a_run_and_what_it_leaves(tiny):
     assert saved["eval/loss"] == result.metrics["eval/loss"] == lines[-1]["eval/loss"]
     assert saved["eval/unigram_entropy"] == unigram_entropy
     assert (result.status, result.step, result.exit_code) == ("completed", 60, 0)
-    assert "below the unigram entropy" in output
+    assert f"above the unigram entropy {unigram_entropy:.3f} of the validation tokens" in output
     assert "step 20/60" in output
     assert checkpoints(tiny) == [50, 60]
     assert any(Path(tiny.workdir, "tensorboard").iterdir())
@@ -67,7 +69,9 @@ def test_a_run_and_what_it_leaves(tiny):
 def test_a_finished_run_is_left_alone(short):
     first, _ = quiet_train(short)
     lines = list(read_metrics(short.workdir))
+    saved = Path(short.workdir, "result.json").read_text()
     again, _ = quiet_train(short)
+    assert Path(short.workdir, "result.json").read_text() == saved
     assert again == first
     assert list(read_metrics(short.workdir)) == lines
 
@@ -161,6 +165,51 @@ def test_other_tokens_are_refused(short, tmp_path):
     write_tokens(folder, num_train=4100)
     with pytest.raises(InputError, match="not the tokens that the run in"):
         quiet_train(config)
+
+
+def test_files_that_are_not_a_runs_are_left_alone(short):
+    folder = Path(short.workdir)
+    folder.mkdir()
+    (folder / "config.json").write_text('{"my": "precious"}')
+    with pytest.raises(InputError, match="my: no such field"):
+        quiet_train(short)
+    assert (folder / "config.json").read_text() == '{"my": "precious"}'
+    (folder / "config.json").unlink()
+    (folder / "checkpoints").write_text("")
+    with pytest.raises(InputError, match="checkpoints: is a file, must be a folder"):
+        quiet_train(short)
+
+
+def test_a_run_that_never_began_does_not_bind_its_config(short):
+    with pytest.raises(InputError, match="length=4001"):
+        quiet_train(dataclasses.replace(short, length=4001))
+    assert not Path(short.workdir, "config.json").exists()
+    assert quiet_train(short)[0].status == "completed"
+
+
+def test_metrics_that_are_gone_or_damaged_are_refused(short):
+    quiet_train(short)
+    metrics = Path(short.workdir, "metrics.jsonl")
+    whole = metrics.read_text()
+    for text, message in (("", "has no line of step 12"), ("junk\n" + whole, "line 1 is not a line of metrics")):
+        metrics.write_text(text)
+        with pytest.raises(InputError, match=message):
+            quiet_train(short)
+        assert metrics.read_text() == text
+
+
+def test_float64_needs_jax_to_have_it(short):
+    wide = dataclasses.replace(short.model, param_dtype="float64", compute_dtype="float64")
+    with pytest.raises(InputError, match="set the environment variable JAX_ENABLE_X64=1"):
+        quiet_train(dataclasses.replace(short, model=wide))
+
+
+def test_a_second_signal_ends_the_process():
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_second_process_is_refused(short):
