@@ -24,3 +24,10 @@ def test_table_of_presets(name):
     assert vocabulary == str(config.vocab_size)
     assert whole == str(model.num_params(config))
     assert without == str(model.num_params(config, embeddings=False))
+
+
+def test_links_and_figures_are_there():
+    text = (ROOT / "README.md").read_text()
+    assert "@@" not in text
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / target).is_file(), target
