@@ -4,7 +4,6 @@ Frozen dataclasses, checked when they are built. Reading, overriding and writing
 """
 
 import dataclasses
-import math
 import types
 import typing
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers import AdamWConfig, OptimizerConfig, ScheduleConfig
+from jaxopt_lm.optimizers.config import FLOAT32_MAX
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 
 
@@ -138,10 +138,9 @@ class TrainConfig:
         require(self.seed < 2**32, f"seed={self.seed}: must be less than 2^32")
         require(self.num_train_steps < 2**31, f"num_train_steps={self.num_train_steps}: must be less than 2^31")
         require(bool(self.workdir), "workdir='': must be a path")
-        for name, low in (("z_loss", "[0"), ("max_grad_norm", "(0")):
-            value = getattr(self, name)
-            inside = value is None or (math.isfinite(value) and (value > 0 or (value == 0 and low == "[0")))
-            require(inside, f"{name}={value}: must be finite and in {low}, inf)")
+        require(0 <= self.z_loss <= FLOAT32_MAX, f"z_loss={self.z_loss}: must be finite and in [0, inf)")
+        norm = self.max_grad_norm
+        require(norm is None or 0 < norm <= FLOAT32_MAX, f"max_grad_norm={norm}: must be finite and in (0, inf)")
         require(
             self.global_batch_size % self.num_microbatches == 0,
             f"num_microbatches={self.num_microbatches}: must divide global_batch_size={self.global_batch_size}",

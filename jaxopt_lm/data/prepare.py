@@ -44,17 +44,15 @@ def prepare(task: str, folder: Path, vocab_size: int, progress: Progress = lambd
     """
     if is_prepared(folder, task, vocab_size):
         return Manifest.read(folder)
-    require(str(folder) != ".", "the folder of tokens='': must be a path of its own")
+    require(folder != Path(), f"{folder}: is the working directory; give a folder for the tokens alone")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, must be a folder or not exist")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and finds the work done
-        return (
-            Manifest.read(folder)
-            if is_prepared(folder, task, vocab_size)
-            else _prepare(task, folder, vocab_size, progress)
-        )
+        if is_prepared(folder, task, vocab_size):
+            return Manifest.read(folder)
+        return _prepare(task, folder, vocab_size, progress)
 
 
 def _prepare(task: str, folder: Path, vocab_size: int, progress: Progress) -> Manifest:

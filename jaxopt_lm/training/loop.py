@@ -101,7 +101,6 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
     with RunFolder(config) as folder:
         ensure_tokens(config.data)
         trainer = _Trainer(config, folder, console)
-        folder.begin(config)
         with StopSignals() as stop:
             return trainer.run(stop)
 
@@ -144,6 +143,7 @@ class _Trainer:
                 f"{path / 'metrics.jsonl'}: has no line of step {first}, which is checkpointed; put the file back or "
                 "give another --config.workdir",
             )
+            self.folder.begin(config)
             with (
                 MetricWriter(path, first, config.logging.tensorboard) as writer,
                 Display(self.console, first, config.num_train_steps) as display,
@@ -255,9 +255,8 @@ class _Trainer:
     def _completed(self) -> Result:
         metrics, entropy = self._newest_metrics(), self.eval_store.split.unigram_entropy
         loss, rate = metrics["eval/loss"], metrics.get("tokens_per_sec")
-        beside = (
-            f"{abs(entropy - loss):.3f} {'below' if loss <= entropy else 'above'} the unigram entropy {entropy:.3f}"
-        )
+        side = "below" if loss <= entropy else "above"
+        beside = f"{abs(entropy - loss):.3f} {side} the unigram entropy {entropy:.3f}"
         self._say(
             f"done: step {metrics['step']}, eval loss {loss:.3f} nats per token, {beside} of the validation tokens; "
             f"{metrics['eval/bits_per_byte']:.3f} bits per byte"

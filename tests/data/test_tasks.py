@@ -87,7 +87,8 @@ def test_what_is_prepared_is_left_alone(prepared):
         (["--task=sotu", "--vocab_size=12", "--out={out}"], "error: vocab_size=12: must be at least 300"),
         (["--task=sotu", "--out={file}/x"], "Not a directory"),
         (["--task=sotu", "--out={file}"], "is a file, must be a folder"),
-        (["--task=sotu"], "error: "),
+        (["--task=sotu"], "--out"),
+        (["--task=sotu", "--out="], "is the working directory; give a folder for the tokens alone"),
         (["--task=sotu", "--out={out}", "--vocab_size=many"], "many"),
     ],
 )

@@ -196,6 +196,7 @@ def test_metrics_that_are_gone_or_damaged_are_refused(short):
         with pytest.raises(InputError, match=message):
             quiet_train(short)
         assert metrics.read_text() == text
+        assert Path(short.workdir, "result.json").exists()
 
 
 def test_float64_needs_jax_to_have_it(short):
