@@ -29,6 +29,14 @@ def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="whole tables of cases instead of CI's fixed slice")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_compilations(tmp_path_factory):
+    """Tests that compile the same program compile it once a session; processes of their own are left alone."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture(scope="session")
 def full(request) -> bool:
     return request.config.getoption("--full")
