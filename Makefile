@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-full check report lock setup clean
+.PHONY: train test test-full check lock setup clean
 
 train: .venv/ready
 	$(BIN)/python -m jaxopt_lm.train --config=configs/quickstart.py
@@ -23,7 +23,7 @@ setup: .venv/ready
 
 # --no-deps: the lock is complete, and holds tensorflow-cpu where seqio asks for tensorflow.
 .venv/ready: requirements/lock.txt pyproject.toml
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else f"Python {v[0]}.{v[1]}: needs 3.11 or 3.12; give PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else f"Python {v[0]}.{v[1]}: needs 3.11 or 3.12; give PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/lock.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
