@@ -145,17 +145,20 @@ class TrainConfig:
             self.global_batch_size % self.num_microbatches == 0,
             f"num_microbatches={self.num_microbatches}: must divide global_batch_size={self.global_batch_size}",
         )
-        data = max(self.mesh.data, 1)
-        for name, size in (
-            ("global_batch_size / num_microbatches", self.global_batch_size // self.num_microbatches),
-            ("eval.batch_size", self.eval.batch_size),
-        ):
-            require(size % data == 0, f"{name}={size}: must be a multiple of mesh.data={data}")
+        self.check_batch_divides(max(self.mesh.data, 1))
         require(
             self.data.vocab_size <= self.model.vocab_size,
             f"model.vocab_size={self.model.vocab_size}: must be at least data.vocab_size={self.data.vocab_size}",
         )
         self.schedule.check_fits(self.num_train_steps)
+
+    def check_batch_divides(self, data: int) -> None:
+        """Raises `InputError` unless training microbatches and evaluation batches divide over `data` devices."""
+        for name, size in (
+            ("global_batch_size / num_microbatches", self.global_batch_size // self.num_microbatches),
+            ("eval.batch_size", self.eval.batch_size),
+        ):
+            require(size % data == 0, f"{name}={size}: must be a multiple of the mesh's data={data}; or set mesh.data")
 
 
 def join_path(path: str, name: str) -> str:

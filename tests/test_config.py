@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_refused(fields, message):
     ("section", "fields", "message"),
     [
         ("mesh", {"data": 0}, "mesh.data=0: must be -1 or at least 1"),
-        ("mesh", {"data": 5}, "global_batch_size / num_microbatches=256: must be a multiple of mesh.data=5"),
+        ("mesh", {"data": 5}, "global_batch_size / num_microbatches=256: must be a multiple of the mesh's data=5"),
         ("data", {"vocab_size": 0}, "data.vocab_size=0: must be at least 1"),
         ("data", {"tokens_dir": ""}, "data.tokens_dir='': must be a path"),
         ("model", {"rope_theta": 1e300}, "model.rope_theta=1e+300: must be positive and at most 1e38"),

@@ -116,7 +116,7 @@ class _Trainer:
             "model dtype float64: jax has it switched off; set the environment variable JAX_ENABLE_X64=1",
         )
         self.mesh = sharding.make_mesh(config.mesh)
-        sharding.check_batch_divides(config, self.mesh)
+        config.check_batch_divides(self.mesh.shape["data"])
         self.train_store = TokenStore(config.data.tokens_dir, "train")
         self.eval_store = TokenStore(config.data.tokens_dir, "validation")
         self.batches = TrainBatches(

@@ -3,7 +3,7 @@
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxopt_lm.config import MeshConfig, TrainConfig
+from jaxopt_lm.config import MeshConfig
 from jaxopt_lm.errors import require
 
 
@@ -17,16 +17,6 @@ def make_mesh(config: MeshConfig) -> Mesh:
     data = len(devices) if config.data == -1 else config.data
     require(data <= len(devices), f"mesh.data={data}: must be at most the {len(devices)} devices at hand, or -1")
     return jax.make_mesh((data,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:data])
-
-
-def check_batch_divides(config: TrainConfig, mesh: Mesh) -> None:
-    """Raises `InputError` unless training microbatches and evaluation batches divide over the devices of `data`."""
-    data = mesh.shape["data"]
-    for name, size in (
-        ("global_batch_size / num_microbatches", config.global_batch_size // config.num_microbatches),
-        ("eval.batch_size", config.eval.batch_size),
-    ):
-        require(size % data == 0, f"{name}={size}: must be a multiple of the {data} devices; or set mesh.data")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -83,7 +83,7 @@ def test_batches_must_divide_over_the_devices(tiny, tmp_path):
     done = run(tiny, tmp_path, 3)
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "error: global_batch_size / num_microbatches=8: must be a multiple of the 3 devices; or set mesh.data"
+        "error: global_batch_size / num_microbatches=8: must be a multiple of the mesh's data=3; or set mesh.data"
     )
     fixed = dataclasses.replace(tiny, global_batch_size=6, eval=dataclasses.replace(tiny.eval, batch_size=3))
     done = run(dataclasses.replace(fixed, num_train_steps=10), tmp_path, 3)  # nothing was begun: the config may change
