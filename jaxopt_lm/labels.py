@@ -6,7 +6,7 @@ telemetry read it. It lies below all rooms so that they share one vocabulary wit
 
 import dataclasses
 
-AXES = ("layers", "vocab", "embed", "heads", "kv_heads", "head_dim", "mlp")
+AXES = ("layers", "vocab", "embed", "heads", "kv_heads", "head_dim", "value_dim", "mlp")
 ROLES = ("embedding", "attention", "mlp", "norm", "head")
 
 
@@ -15,12 +15,16 @@ class Label:
     """The declaration of one parameter. A leaf, not a pytree: a tree of labels has the structure of the parameters.
 
     Attributes:
-      axes: the logical name of each dimension, one of `AXES`; `layers` leads where layers are stacked.
+      axes: the logical name of each dimension, one of `AXES`; `layers` leads where layers are stacked. `head_dim` is
+        the
+        axis that queries and keys share, `value_dim` that of values.
       role: one of `ROLES`.
+      layer: index of the layer from 0 where layers are not stacked; None outside the layers.
     """
 
     axes: tuple[str, ...]
     role: str
+    layer: int | None = None
 
     def __post_init__(self):
         if self.role not in ROLES or not set(self.axes) <= set(AXES):

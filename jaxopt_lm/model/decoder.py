@@ -104,8 +104,8 @@ class Attention(nnx.Module):
         self.config = c
         self.query = _param(keys[0], (d, h, k), ("embed", "heads", "head_dim"), "attention", std, c)
         self.key = _param(keys[1], (d, g, k), ("embed", "kv_heads", "head_dim"), "attention", std, c)
-        self.value = _param(keys[2], (d, g, k), ("embed", "kv_heads", "head_dim"), "attention", std, c)
-        self.out = _param(keys[3], (h, k, d), ("heads", "head_dim", "embed"), "attention", out_std, c)
+        self.value = _param(keys[2], (d, g, k), ("embed", "kv_heads", "value_dim"), "attention", std, c)
+        self.out = _param(keys[3], (h, k, d), ("heads", "value_dim", "embed"), "attention", out_std, c)
         if c.qk_norm == "full":
             self.q_norm, self.k_norm = Norm(h * k, "heads", c), Norm(g * k, "kv_heads", c)
         elif c.qk_norm == "per_head":
@@ -212,6 +212,11 @@ def layer_name(layer: int) -> str:
     return f"layer_{layer:02d}"
 
 
+def _layer_of(name: str) -> int | None:
+    """The inverse of `layer_name`; None for any other name."""
+    return int(name.removeprefix("layer_")) if name.startswith("layer_") else None
+
+
 @functools.cache
 def _abstract(config: ModelConfig) -> tuple[Any, Any]:
     """Graph definition and state of the decoder, with shapes in place of arrays."""
@@ -231,7 +236,7 @@ def labels(config: ModelConfig) -> Params:
     def label(path, variable):
         metadata = variable.get_metadata()
         stacked = ("layers",) if path[0] == "layers" else ()
-        return Label(axes=stacked + metadata["axes"], role=metadata["role"])
+        return Label(stacked + metadata["axes"], metadata["role"], _layer_of(path[0]))
 
     return nnx.to_pure_dict(nnx.map_state(label, state))
 

@@ -1,31 +1,178 @@
 """Optimizers of language models as optax transformations, on jax and optax alone.
 
+`adamw(labels, learning_rate=…)` and its siblings are optax transformations; their `scale_by_…` parts stand in the
+modules.
 `OPTIMIZERS` is the registry behind `--config.optimizer`: a name and the config dataclass that makes it.
 """
 
-from jaxopt_lm.optimizers.adamw import AdamWConfig
-from jaxopt_lm.optimizers.clipping import clip_by_global_norm
+from jaxopt_lm.labels import Label
+from jaxopt_lm.optimizers.adafactor import (
+    AdafactorBigVisionConfig,
+    AdafactorConfig,
+    adafactor,
+    adafactor_big_vision,
+    scale_by_adafactor,
+    scale_by_adafactor_big_vision,
+)
+from jaxopt_lm.optimizers.adamw import AdamWConfig, adamw
+from jaxopt_lm.optimizers.almvr import AlmvrConfig, almvr, scale_by_almvr
+from jaxopt_lm.optimizers.block_adam import (
+    AdalayerConfig,
+    AdalayerStarConfig,
+    AdamMiniConfig,
+    Calibration,
+    adalayer,
+    adalayer_star,
+    adam_mini,
+    scale_by_block_adam,
+)
+from jaxopt_lm.optimizers.clipping import clip_by_global_norm, clip_by_layer_norm
 from jaxopt_lm.optimizers.config import OptimizerConfig, traceable
-from jaxopt_lm.optimizers.lion import LionConfig, SignumConfig
+from jaxopt_lm.optimizers.contrib import (
+    AdanConfig,
+    AdEMAMixConfig,
+    AdoptConfig,
+    NovoGradConfig,
+    ProdigyConfig,
+    ScheduleFreeAdamWConfig,
+    adan,
+    ademamix,
+    adopt,
+    eval_params,
+    novograd,
+    prodigy,
+    schedule_free_adamw,
+)
+from jaxopt_lm.optimizers.curvature import hutchinson, sampled_label_grads
+from jaxopt_lm.optimizers.frozen import FrozenConfig, frozen
+from jaxopt_lm.optimizers.groups import axes_kept, label_params
+from jaxopt_lm.optimizers.hybrid import HybridConfig, hybrid
+from jaxopt_lm.optimizers.layer_adaptive import LayerAdaptiveAdamWConfig, layer_adaptive_adamw
+from jaxopt_lm.optimizers.lion import LionConfig, SignumConfig, lion, signum
+from jaxopt_lm.optimizers.mars import MarsConfig, mars, scale_by_mars
+from jaxopt_lm.optimizers.muon import MuonConfig, muon
 from jaxopt_lm.optimizers.schedules import SCHEDULES, ScheduleConfig
-from jaxopt_lm.optimizers.sgdw import SgdwConfig
+from jaxopt_lm.optimizers.sgdw import SgdwConfig, heavy_ball, sgdw
+from jaxopt_lm.optimizers.soap import SoapConfig, scale_by_soap, soap
+from jaxopt_lm.optimizers.sophia import (
+    SophiaConfig,
+    SophiaHConfig,
+    scale_by_sophia_g,
+    scale_by_sophia_h,
+    sophia,
+    sophia_h,
+)
+from jaxopt_lm.optimizers.svrm import SvrmConfig, scale_by_svrm, svrm
+from jaxopt_lm.optimizers.trust_ratio import LambConfig, LarsConfig, lamb, lars, scale_by_lars_ratio
 
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
+    "adafactor": AdafactorConfig,
+    "adafactor_big_vision": AdafactorBigVisionConfig,
+    "adalayer": AdalayerConfig,
+    "adalayer_star": AdalayerStarConfig,
+    "adam_mini": AdamMiniConfig,
     "adamw": AdamWConfig,
+    "adan": AdanConfig,
+    "ademamix": AdEMAMixConfig,
+    "adopt": AdoptConfig,
+    "almvr": AlmvrConfig,
+    "frozen": FrozenConfig,
+    "hybrid": HybridConfig,
+    "lamb": LambConfig,
+    "lars": LarsConfig,
+    "layer_adaptive_adamw": LayerAdaptiveAdamWConfig,
     "lion": LionConfig,
+    "mars": MarsConfig,
+    "muon": MuonConfig,
+    "novograd": NovoGradConfig,
+    "prodigy": ProdigyConfig,
+    "schedule_free_adamw": ScheduleFreeAdamWConfig,
     "sgdw": SgdwConfig,
     "signum": SignumConfig,
+    "soap": SoapConfig,
+    "sophia": SophiaConfig,
+    "sophia_h": SophiaHConfig,
+    "svrm": SvrmConfig,
 }
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
+    "AdEMAMixConfig",
+    "AdafactorBigVisionConfig",
+    "AdafactorConfig",
+    "AdalayerConfig",
+    "AdalayerStarConfig",
+    "AdamMiniConfig",
     "AdamWConfig",
+    "AdanConfig",
+    "AdoptConfig",
+    "AlmvrConfig",
+    "Calibration",
+    "FrozenConfig",
+    "HybridConfig",
+    "Label",
+    "LambConfig",
+    "LarsConfig",
+    "LayerAdaptiveAdamWConfig",
     "LionConfig",
+    "MarsConfig",
+    "MuonConfig",
+    "NovoGradConfig",
     "OptimizerConfig",
+    "ProdigyConfig",
     "ScheduleConfig",
+    "ScheduleFreeAdamWConfig",
     "SgdwConfig",
     "SignumConfig",
+    "SoapConfig",
+    "SophiaConfig",
+    "SophiaHConfig",
+    "SvrmConfig",
+    "adafactor",
+    "adafactor_big_vision",
+    "adalayer",
+    "adalayer_star",
+    "adam_mini",
+    "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
+    "almvr",
+    "axes_kept",
     "clip_by_global_norm",
+    "clip_by_layer_norm",
+    "eval_params",
+    "frozen",
+    "heavy_ball",
+    "hutchinson",
+    "hybrid",
+    "label_params",
+    "lamb",
+    "lars",
+    "layer_adaptive_adamw",
+    "lion",
+    "mars",
+    "muon",
+    "novograd",
+    "prodigy",
+    "sampled_label_grads",
+    "scale_by_adafactor",
+    "scale_by_adafactor_big_vision",
+    "scale_by_almvr",
+    "scale_by_block_adam",
+    "scale_by_lars_ratio",
+    "scale_by_mars",
+    "scale_by_soap",
+    "scale_by_sophia_g",
+    "scale_by_sophia_h",
+    "scale_by_svrm",
+    "schedule_free_adamw",
+    "sgdw",
+    "signum",
+    "soap",
+    "sophia",
+    "sophia_h",
+    "svrm",
     "traceable",
 ]

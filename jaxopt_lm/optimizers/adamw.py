@@ -3,18 +3,24 @@
 import dataclasses
 from typing import Any
 
-import jax
 import optax
 
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, traceable
+from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, check_eps, constructor, traceable
 
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamWConfig(OptimizerConfig):
-    """direction = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), m and v the EMAs of g and g^2: torch's AdamW.
+    """AdamW, as `torch.optim.AdamW`.
 
-    This is `optax.adamw`. Loshchilov and Hutter 2019, arXiv 1711.05101.
+    Formula: m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+    Eps: added to the root
+    Bias correction: m and v
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: m is an average, weight 1 - b1
+    State: 8 bytes a parameter
+    Differs: `optax.adamw` with the defaults of the paper below; torch multiplies the decay by the rate too
+    Paper: Loshchilov and Hutter 2019, arXiv 1711.05101; settings of arXiv 2407.07972
     """
 
     learning_rate: float = 3.16e-3
@@ -27,16 +33,11 @@ class AdamWConfig(OptimizerConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        check(self, "b1", 0, 1, open_high=True)
-        check(self, "b2", 0, 1, open_high=True)
-        check(self, "eps", 0, open_low=True)
+        check_decays(self, "b1", "b2")
+        check_eps(self)
 
-    def make(self, multiplier: float | jax.Array, labels: Any) -> optax.GradientTransformation:
-        return optax.adamw(
-            self.learning_rate * multiplier,
-            b1=self.b1,
-            b2=self.b2,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            mask=self.decay_mask(labels),
-        )
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        return optax.scale_by_adam(self.b1, self.b2, self.eps)
+
+
+adamw = constructor(AdamWConfig)

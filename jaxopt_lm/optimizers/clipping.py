@@ -1,9 +1,14 @@
 """Clipping of gradients."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
+
+from jaxopt_lm.optimizers.groups import by_layer, num_layers
+from jaxopt_lm.optimizers.trees import map_params
 
 
 def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
@@ -20,5 +25,41 @@ def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
         del params
         scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
         return jax.tree.map(lambda g: g * scale.astype(g.dtype), updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def layer_square_sums(tree: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
+    """Sums of squares of a tree's entries: per layer, shape [layers], and of all that lies outside the layers."""
+    layers, outside = jnp.zeros(num_layers(tree, labels)), jnp.zeros(())
+
+    def add(x, label):
+        nonlocal layers, outside
+        if label.axes[:1] == ("layers",):
+            layers += jnp.sum(jnp.square(x), tuple(range(1, x.ndim))).astype(layers.dtype)
+        elif label.layer is None:
+            outside += jnp.sum(jnp.square(x)).astype(outside.dtype)
+        else:
+            layers = layers.at[label.layer].add(jnp.sum(jnp.square(x)).astype(layers.dtype))
+
+    map_params(add, tree, labels)
+    return layers, outside
+
+
+def clip_by_layer_norm(max_norm: ArrayLike, labels: Any) -> optax.GradientTransformation:
+    """`clip_by_global_norm` for each layer by its own norm; what lies outside the layers is one group.
+
+    Args:
+      max_norm: the bound, positive; a number or a traced scalar.
+      labels: the parameters' tree of `Label`s.
+    """
+
+    def update(updates, state, params=None):
+        del params
+        layers, outside = (
+            jnp.minimum(1.0, max_norm / (jnp.sqrt(squares) + 1e-6)) for squares in layer_square_sums(updates, labels)
+        )
+        scales = by_layer(layers, outside, updates, labels)
+        return map_params(lambda g, scale: g * scale.astype(g.dtype), updates, scales), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)

@@ -3,19 +3,27 @@
 A config of an optimizer or a schedule is a frozen dataclass and a pytree at once. Its numbers (fields of type float,
 and durations: ints whose name ends in `_steps`) are leaves: they travel into the jitted step as arguments, so a sweep
 can vmap over them and nothing is recompiled when one changes. All other fields (bool, str, choices) are structure.
+
+`constructor` turns a config class into the function that people who compose optax chains expect.
 """
 
 import abc
 import dataclasses
+import inspect
 import math
 import typing
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import require
 from jaxopt_lm.labels import ROLES, Label
+from jaxopt_lm.optimizers.rates import scale_by_rate
+from jaxopt_lm.optimizers.trees import next_count, with_wide_state
 
 FLOAT32_MAX = 3.4028234e38
 
@@ -30,7 +38,10 @@ def traceable(cls: type) -> type:
 
 
 def _is_number(name: str, hint: Any) -> bool:
+    """A number, or a config of numbers."""
     kinds = set(typing.get_args(hint) or (hint,)) - {type(None)}
+    if any(dataclasses.is_dataclass(kind) for kind in kinds):
+        return True
     return kinds == {float} or (kinds == {int} and name.endswith("_steps"))
 
 
@@ -53,6 +64,24 @@ def check(
     )
 
 
+def check_decays(config: Any, *names: str) -> None:
+    """Decay rates of averages lie in [0, 1)."""
+    for name in names:
+        check(config, name, 0, 1, open_high=True)
+
+
+def check_eps(config: Any, name: str = "eps") -> None:
+    """An eps is positive, or an entry that never had a gradient becomes 0 / 0."""
+    check(config, name, 0, open_low=True)
+
+
+def check_roles(config: Any, *names: str) -> None:
+    """Fields of roles hold roles."""
+    for name in names:
+        unknown = set(getattr(config, name)) - set(ROLES)
+        require(not unknown, f"{config.section}.{name}={sorted(unknown)}: roles are {', '.join(ROLES)}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(abc.ABC):
     """What every optimizer has. The update is `p <- p (1 - lr * weight_decay) - lr * direction`."""
@@ -69,23 +98,97 @@ class OptimizerConfig(abc.ABC):
     def __post_init__(self):
         check(self, "learning_rate", 0)
         check(self, "weight_decay", 0)
-        unknown = set(self.decay_roles) - set(ROLES)
-        require(not unknown, f"optimizer.decay_roles={sorted(unknown)}: roles are {', '.join(ROLES)}")
+        check_roles(self, "decay_roles")
 
     @abc.abstractmethod
-    def make(self, multiplier: float | jax.Array, labels: Any) -> optax.GradientTransformation:
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        """Gradients to directions; positive ones, which `make` decays, scales and turns downhill."""
+
+    def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         """The optimizer at this moment of the schedule.
 
         Args:
           multiplier: the schedule's value, a scalar, possibly traced; every peak learning rate is multiplied by it.
-          labels: the parameters' tree with a `Label` in place of each array.
+          labels: the parameters' tree with a `Label` in place of each array; None where every parameter is treated
+            alike.
 
         Returns:
-          A transformation whose state does not depend on any number, so it can be made anew at every step.
+          A transformation whose state's structure depends on no number, so it can be made anew at every step. The state
+          is float32 or wider.
         """
+        return with_wide_state(
+            optax.chain(
+                self.direction(labels),
+                self.decay(labels),
+                scale_by_rate(self.learning_rate * multiplier, self.rate_multipliers(labels)),
+            )
+        )
+
+    def decay(self, labels: Any) -> optax.GradientTransformation:
+        """Adds weight_decay * p to the directions of the roles that decay."""
+        return optax.add_decayed_weights(self.weight_decay, self.decay_mask(labels))
 
     def decay_mask(self, labels: Any) -> Any:
-        """The parameters' tree with True where the role decays."""
-        return jax.tree.map(
-            lambda label: label.role in self.decay_roles, labels, is_leaf=lambda node: isinstance(node, Label)
-        )
+        """The parameters' tree with True where the role decays; None, which decays all, where there are no labels."""
+        if labels is None:
+            return None
+        return jax.tree.map(lambda label: label.role in self.decay_roles, labels)
+
+    def rate_multipliers(self, labels: Any) -> Callable[[Any], Any] | None:
+        """Factors of the learning rate per parameter, as `scale_by_rate` takes them; None: all are 1."""
+        del labels
+        return None
+
+    def trained(self, label: Label) -> bool:
+        """Whether a parameter moves at all."""
+        del label
+        return True
+
+
+P = ParamSpec("P")
+
+
+def constructor(config: Callable[P, OptimizerConfig]) -> Callable[Concatenate[Any, P], optax.GradientTransformation]:
+    """The function `(labels, **fields) -> optax.GradientTransformationExtraArgs` of a config class.
+
+    `labels` is a tree of `Label`s, or None where the optimizer treats every parameter alike. Every number may be a
+    Python
+    number, a traced scalar or a schedule: a function of the count of updates made so far, as in optax.
+    """
+
+    def construct(labels: Any, *args: P.args, **fields: P.kwargs) -> optax.GradientTransformation:
+        made = config(*args, **fields)
+        return _scheduled(made, labels) if any(map(callable, jax.tree.leaves(made))) else made.make(1.0, labels)
+
+    name = getattr(config, "__name__", "")
+    construct.__doc__ = f"`{name}` as a function of labels and fields.\n\n{inspect.getdoc(config)}"
+    return construct
+
+
+class ScheduledState(NamedTuple):
+    """State of an optimizer whose numbers follow schedules.
+
+    Attributes:
+      count: updates made so far, int32.
+      inner_state: of the optimizer.
+    """
+
+    count: jax.Array
+    inner_state: optax.OptState
+
+
+def _scheduled(config: OptimizerConfig, labels: Any) -> optax.GradientTransformationExtraArgs:
+    """The optimizer made anew at every update, its schedules evaluated at the count."""
+
+    def at(count):
+        return jax.tree.map(lambda leaf: leaf(count) if callable(leaf) else leaf, config).make(1.0, labels)
+
+    def init(params):
+        count = jnp.zeros((), jnp.int32)
+        return ScheduledState(count, at(count).init(params))
+
+    def update(updates, state, params=None, **extra_args):
+        updates, inner_state = at(state.count).update(updates, state.inner_state, params, **extra_args)
+        return updates, ScheduledState(next_count(state.count), inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -3,18 +3,24 @@
 import dataclasses
 from typing import Any
 
-import jax
 import optax
 
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, traceable
+from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, constructor, traceable
 
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LionConfig(OptimizerConfig):
-    """direction = sign(b1 m + (1 - b1) g), then m <- b2 m + (1 - b2) g.
+    """Lion.
 
-    This is `optax.lion`. Chen et al. 2023, arXiv 2302.06675.
+    Formula: u = sign(b1 m + (1 - b1) g), then m <- b2 m + (1 - b2) g
+    Eps: none
+    Bias correction: none
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: m is an average, weight 1 - b2
+    State: 4 bytes a parameter
+    Differs: `optax.lion`
+    Paper: Chen et al. 2023, arXiv 2302.06675
     """
 
     learning_rate: float = 3.16e-4
@@ -25,21 +31,25 @@ class LionConfig(OptimizerConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        check(self, "b1", 0, 1, open_high=True)
-        check(self, "b2", 0, 1, open_high=True)
+        check_decays(self, "b1", "b2")
 
-    def make(self, multiplier: float | jax.Array, labels: Any) -> optax.GradientTransformation:
-        return optax.lion(
-            self.learning_rate * multiplier, self.b1, self.b2, None, self.weight_decay, self.decay_mask(labels)
-        )
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        return optax.scale_by_lion(self.b1, self.b2)
 
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SignumConfig(OptimizerConfig):
-    """m <- b1 m + (1 - b1) g, direction = sign(m): `optax.lion` with b1 = b2.
+    """Signum: Lion with b1 = b2.
 
-    Bernstein et al. 2018, arXiv 1802.04434, with an exponential moving average as in arXiv 2407.07972.
+    Formula: m <- b1 m + (1 - b1) g; u = sign(m)
+    Eps: none
+    Bias correction: none, a sign needs none
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: m is an average, weight 1 - b1
+    State: 4 bytes a parameter
+    Differs: `optax.lion` with b1 = b2; the paper's m is a sum, which has the same sign
+    Paper: Bernstein et al. 2018, arXiv 1802.04434, as in arXiv 2407.07972
     """
 
     learning_rate: float = 3.16e-4
@@ -48,9 +58,10 @@ class SignumConfig(OptimizerConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        check(self, "b1", 0, 1, open_high=True)
+        check_decays(self, "b1")
 
-    def make(self, multiplier: float | jax.Array, labels: Any) -> optax.GradientTransformation:
-        return optax.lion(
-            self.learning_rate * multiplier, self.b1, self.b1, None, self.weight_decay, self.decay_mask(labels)
-        )
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        return optax.scale_by_lion(self.b1, self.b1)
+
+
+lion, signum = constructor(LionConfig), constructor(SignumConfig)

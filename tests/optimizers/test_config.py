@@ -9,7 +9,7 @@ import pytest
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES, AdamWConfig, SgdwConfig, clip_by_global_norm
 from jaxopt_lm.optimizers.schedules import WarmupStableDecayConfig
-from tests.optimizers.test_golden import LABELS
+from tests.optimizers.worlds import LABELS
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 

@@ -1,0 +1,225 @@
+"""Adafactor as in arXiv 2407.07972, and big_vision's variant."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, block_mean_square
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, check_eps, constructor, traceable
+from jaxopt_lm.optimizers.groups import as_matrix, matrix_axes, per_layer, require_labels
+from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, sum_of_squares, widen
+
+
+class ScaleByAdafactorState(NamedTuple):
+    """State of `scale_by_adafactor`.
+
+    Attributes:
+      count: updates made so far, int32.
+      mu: average of gradients.
+      row: average of the row means of g^2, [..., n, 1]; of a vector the average of g^2, or of its mean.
+      column: average of the column means, [..., 1, m]; of a vector nothing, a zero of size 0.
+    """
+
+    count: jax.Array
+    mu: optax.Updates
+    row: optax.Updates
+    column: optax.Updates
+
+
+def row_and_column_means(g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Means of g^2 over the last axis and over the one before, kept as axes of size 1."""
+    if g.ndim > 2:
+        return tuple(jnp.mean(jnp.square(g), axis, keepdims=True) for axis in (-1, -2))  # pyright: ignore
+    return tuple(sum_of_squares(g, (kept,)) / max(g.shape[1 - kept], 1) for kept in (0, 1))  # pyright: ignore
+
+
+def factored(row: jax.Array, column: jax.Array) -> jax.Array:
+    """row_i column_j / mean(row), formed so that it underflows only where the product itself does; 0 where row is 0."""
+    mean = jnp.mean(row, -2, keepdims=True)
+    return jnp.where(mean == 0, 0.0, row / mean) * column
+
+
+def scale_by_adafactor(
+    b1: ArrayLike, b2: ArrayLike, eps: ArrayLike, labels: Any, *, one_scalar_1d: bool = False
+) -> optax.GradientTransformation:
+    """Adam with the second moment of a matrix factored: v_ij = r_i c_j / mean(r).
+
+    Args:
+      b1: decay of the mean of gradients.
+      b2: decay of r and c, the row and column means of g^2.
+      eps: added to the root.
+      labels: the parameters' tree of `Label`s: a per-head kernel is factored as its matrix, stacked layers apart.
+      one_scalar_1d: a vector has one second moment, as in the released code, instead of one an entry.
+
+    Reference: Shazeer and Stern 2018, arXiv 1804.04235, with momentum and bias correction and without update clipping,
+    relative steps and parameter scaling, as in Zhao et al. 2024, arXiv 2407.07972.
+    """
+
+    def squares(g, label):
+        """What row and column average, for one parameter."""
+        if len(matrix_axes(label)) == 2:
+            return row_and_column_means(as_matrix(g, label))
+        kept = tuple(range(g.ndim)) if not one_scalar_1d else tuple(range(g.ndim - 1))
+        return block_mean_square(g, kept), jnp.zeros((0,), g.dtype)
+
+    def init(params):
+        shapes = map_params(
+            lambda p, label: jax.eval_shape(functools.partial(squares, label=label), p), widen(params), labels
+        )
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        row, column = (map_params(lambda _, pair, i=i: pair[i], params, zeros) for i in (0, 1))
+        return ScaleByAdafactorState(jnp.zeros((), jnp.int32), optax.tree.zeros_like(widen(params)), row, column)
+
+    def update(updates, state, params=None):
+        del params
+        count = next_count(state.count)
+        updates = widen(updates)
+        mu = map_params(lambda g, m: ema(m, g, b1), updates, state.mu)
+        means = map_params(squares, updates, labels)
+        row, column = (
+            map_params(lambda old, pair, i=i: ema(old, pair[i], b2), old, means)
+            for i, old in enumerate((state.row, state.column))
+        )
+
+        def direction(m, label, r, c):
+            v = factored(r, c).reshape(m.shape) if len(matrix_axes(label)) == 2 else r
+            m_hat, v_hat = m / bias_correction(b1, count, m.dtype), v / bias_correction(b2, count, m.dtype)
+            return m_hat / (jnp.sqrt(v_hat) + jnp.asarray(eps).astype(m.dtype))
+
+        return map_params(direction, mu, labels, row, column), ScaleByAdafactorState(count, mu, row, column)
+
+    return optax.GradientTransformation(init, update)
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdafactorConfig(BlockAdamConfig):
+    """Adafactor with momentum, as an Adam whose second moments are factored.
+
+    Formula: r, c averages (b2) of row and column means of g^2; v_ij = r_i c_j / mean(r); u as adamw
+    Eps: added to the root
+    Bias correction: m and v
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: m is an average, weight 1 - b1
+    State: 4 bytes a parameter
+    Differs: optax's and PyTorch's clip updates, scale by the parameter and have no such momentum; every matrix is
+      factored
+    Paper: Shazeer and Stern 2018, arXiv 1804.04235; as in Zhao et al. 2024, arXiv 2407.07972
+    """
+
+    one_scalar_1d: bool = False
+    """One second moment for a vector, as in the released code, instead of one an entry, as in the text."""
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        require_labels(labels, "matrices are factored")
+        return scale_by_adafactor(self.b1, self.b2, self.eps, labels, one_scalar_1d=self.one_scalar_1d)
+
+
+class ScaleByAdafactorBigVisionState(NamedTuple):
+    """State of `scale_by_adafactor_big_vision`; `row`, `column` and `mu` as in `ScaleByAdafactorState`."""
+
+    count: jax.Array
+    mu: optax.Updates
+    row: optax.Updates
+    column: optax.Updates
+
+
+def scale_by_adafactor_big_vision(
+    b1: ArrayLike, b2_cap: ArrayLike, decay_rate: ArrayLike, eps: ArrayLike, *, min_dim_size_to_factor: int
+) -> optax.GradientTransformation:
+    """m <- b1 m + (1 - b1) g / sqrt(v), v the average of g^2 + eps with decay min(b2_cap, 1 - t^-decay_rate).
+
+    The two largest axes are factored where the smaller of them has `min_dim_size_to_factor` entries; no label is read.
+
+    Reference: Zhai et al. 2021, arXiv 2106.04560; timm 1.0.31's `AdafactorBigVision`.
+    """
+
+    def axes(shape):
+        """(column axis, row axis): the second largest and the largest, later ones counting as larger; or None."""
+        order = sorted(range(len(shape)), key=lambda axis: (shape[axis], axis))
+        return tuple(order[-2:]) if len(shape) > 1 and shape[order[-2]] >= min_dim_size_to_factor else None
+
+    def means(g):
+        square = jnp.square(g) + jnp.asarray(eps).astype(g.dtype)
+        if (found := axes(g.shape)) is None:
+            return square, jnp.zeros((0,), g.dtype)
+        second, largest = found
+        return jnp.mean(square, largest, keepdims=True), jnp.mean(square, second, keepdims=True)
+
+    def init(params):
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), map_params(lambda p: jax.eval_shape(means, p), params)
+        )
+        row, column = (map_params(lambda _, pair, i=i: pair[i], params, zeros) for i in (0, 1))
+        return ScaleByAdafactorBigVisionState(jnp.zeros((), jnp.int32), optax.tree.zeros_like(params), row, column)
+
+    def update(updates, state, params=None):
+        del params
+        count = next_count(state.count)
+        step = count.astype(jnp.result_type(float))
+        decay = jnp.minimum(jnp.asarray(b2_cap), 1 - step ** -jnp.asarray(decay_rate))
+        squares = map_params(means, updates)
+        row, column = (
+            map_params(lambda old, pair, i=i: ema(old, pair[i], decay), old, squares)
+            for i, old in enumerate((state.row, state.column))
+        )
+
+        def scaled(g, r, c):
+            if (found := axes(g.shape)) is None:
+                return g * jax.lax.rsqrt(r)
+            return g * jax.lax.rsqrt(r / jnp.mean(r, found[0], keepdims=True)) * jax.lax.rsqrt(c)
+
+        mu = map_params(lambda g, m, r, c: ema(m, scaled(g, r, c), b1), updates, state.mu, row, column)
+        return mu, ScaleByAdafactorBigVisionState(count, mu, row, column)
+
+    return optax.GradientTransformation(init, update)
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdafactorBigVisionConfig(OptimizerConfig):
+    """big_vision's Adafactor: momentum of scaled gradients, no bias correction, second moments that forget ever less.
+
+    Formula: b2_t = min(b2_cap, 1 - t^-decay_rate); r, c, or v, averages of g^2 + eps; m <- b1 m + (1 - b1) g /
+      sqrt(v); u = m
+    Eps: added to g^2
+    Bias correction: none; b2_1 = 0
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: m is an average, weight 1 - b1, of scaled gradients
+    State: 4 bytes a parameter
+    Differs: `optax.adafactor` scales by the parameter and clips; the momentum here is not bfloat16
+    Paper: Zhai et al. 2021, arXiv 2106.04560; timm 1.0.31 `AdafactorBigVision`
+    """
+
+    learning_rate: float = 1e-3
+    b1: float = 0.9
+    """Decay of the mean of scaled gradients."""
+    b2_cap: float = 0.999
+    """Largest decay of second moments."""
+    decay_rate: float = 0.8
+    """Exponent of the second moments' decay, 1 - t^-decay_rate."""
+    eps: float = 1e-30
+    """Added to squared gradients."""
+    min_dim_size_to_factor: int = 32
+    """The two largest axes are factored where both have so many entries."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_decays(self, "b1", "b2_cap")
+        check(self, "decay_rate", 0, open_low=True)
+        check_eps(self)
+        check(self, "min_dim_size_to_factor", 1)
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        tx = scale_by_adafactor_big_vision(
+            self.b1, self.b2_cap, self.decay_rate, self.eps, min_dim_size_to_factor=self.min_dim_size_to_factor
+        )
+        return tx if labels is None else per_layer(tx, labels)
+
+
+adafactor, adafactor_big_vision = constructor(AdafactorConfig), constructor(AdafactorBigVisionConfig)

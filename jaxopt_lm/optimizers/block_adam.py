@@ -1,0 +1,246 @@
+"""Adam with one second moment per block of entries: Adam, Adalayer, Adalayer*, Adam-mini are settings of one transform.
+
+A *block* is a set of entries of one parameter that share a second moment. `blocks` names, per parameter, the axes kept
+apart: all of them is Adam, none is Adalayer, the vocabulary axis of the head is Adalayer*.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from jaxopt_lm.labels import Label
+from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, check_eps, constructor, traceable
+from jaxopt_lm.optimizers.groups import axes_kept, matrix_axes, require_labels
+from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, sum_of_squares, widen
+
+Normalization = Literal["mean", "paper_algorithm_1"]
+
+
+class ScaleByBlockAdamState(NamedTuple):
+    """State of `scale_by_block_adam`.
+
+    Attributes:
+      count: updates made so far, int32.
+      mu: average of gradients, of the parameters' shapes.
+      nu: average over steps of the blocks' mean squares; an axis that blocks span has size 1.
+    """
+
+    count: jax.Array
+    mu: optax.Updates
+    nu: optax.Updates
+
+
+class Calibration(NamedTuple):
+    """Second moments averaged over the first steps, then kept or continued.
+
+    Attributes:
+      steps: T; in the first T updates v_t = v_{t-1} + (mean(g^2) - v_{t-1}) / (t + 1), so v_T = sum / (T + 1).
+      live: a tree of bools over the parameters: after T, True goes on with v <- b2 v + (1 - b2) mean(g^2), False stays.
+    """
+
+    steps: ArrayLike
+    live: Any
+
+
+def block_mean_square(g: jax.Array, kept: tuple[int, ...], normalization: Normalization = "mean") -> jax.Array:
+    """Mean of g^2 over every axis not in `kept`; for paper_algorithm_1 the sum over the root of the block's size."""
+    total = sum_of_squares(g, kept)
+    size = max(g.size // max(total.size, 1), 1)
+    return total / (size if normalization == "mean" else math.sqrt(size))
+
+
+def zeros_of_blocks(x: jax.Array, kept: tuple[int, ...]) -> jax.Array:
+    """A zero for every block: the shape of `block_mean_square(x, kept)`."""
+    return jnp.zeros([size if axis in kept else 1 for axis, size in enumerate(x.shape)], x.dtype)
+
+
+def scale_by_block_adam(
+    b1: ArrayLike | Callable[[Any], Any],
+    b2: ArrayLike,
+    eps: ArrayLike | Callable[[jax.Array], ArrayLike],
+    blocks: Any = None,
+    *,
+    normalization: Normalization = "mean",
+    calibration: Calibration | None = None,
+) -> optax.GradientTransformation:
+    """u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), v one number a block: the average of the block's mean g^2.
+
+    With a calibration v is never bias-corrected. State is float32 or wider. A block without a gradient stays put.
+
+    Args:
+      b1: decay of the mean of gradients; or a function of the updates that gives one per parameter, broadcastable to
+        it.
+      b2: decay of the mean of squares.
+      eps: added to the root; or a function of the step t, counted from 1.
+      blocks: the parameters' tree with a tuple of axes at each leaf: those along which entries do not share. None:
+        Adam.
+      normalization: mean, or what Algorithm 1 of arXiv 2407.07972 prints, p^(-1/2) sum(g^2), a misprint.
+      calibration: where second moments freeze.
+
+    Returns:
+      A transformation for any pytree of floating arrays of any rank, zero-size ones too.
+
+    Reference: Zhao et al. 2024, arXiv 2407.07972, section 3.1; the block form is BAGM, Zheng and Kwok 2019, 1905.09899.
+    """
+
+    def blocks_of(updates):
+        return map_params(lambda g: tuple(range(g.ndim)), updates) if blocks is None else blocks
+
+    def init(params):
+        mu = optax.tree.zeros_like(widen(params))
+        return ScaleByBlockAdamState(jnp.zeros((), jnp.int32), mu, map_params(zeros_of_blocks, mu, blocks_of(mu)))
+
+    def update(updates, state, params=None):
+        del params
+        count = next_count(state.count)
+        updates = widen(updates)
+        b1s = b1(updates) if callable(b1) else map_params(lambda _: b1, updates)
+        squares = map_params(lambda g, kept: block_mean_square(g, kept, normalization), updates, blocks_of(updates))
+        mu = map_params(lambda g, m, b: ema(m, g, b), updates, state.mu, b1s)
+        if calibration is None:
+            nu = map_params(lambda square, v: ema(v, square, b2), squares, state.nu)
+        else:
+            step = functools.partial(_calibrated, count=count, b2=b2, steps=calibration.steps)
+            nu = map_params(step, squares, state.nu, calibration.live)
+        floor = eps(count) if callable(eps) else eps
+
+        def direction(m, v, b):
+            m_hat = m / bias_correction(b, count, m.dtype)
+            v_hat = v / bias_correction(b2, count, v.dtype) if calibration is None else v
+            return m_hat / (jnp.sqrt(v_hat) + jnp.asarray(floor).astype(v.dtype))
+
+        return map_params(direction, mu, nu, b1s), ScaleByBlockAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _calibrated(square, v, live, *, count, b2, steps):
+    average = v + (square - v) / (count + 1).astype(v.dtype)
+    return jnp.where(count <= steps, average, ema(v, square, b2) if live else v)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockAdamConfig(OptimizerConfig):
+    """Numbers of Adam, and blocks by axes and roles."""
+
+    learning_rate: float = 3.16e-3
+    b1: float = 0.9
+    """Decay of the mean of gradients."""
+    b2: float = 0.95
+    """Decay of the mean of squared gradients."""
+    eps: float = 1e-15
+    """Added to the root; positive, or an entry that never had a gradient becomes 0 / 0."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_decays(self, "b1", "b2")
+        check_eps(self)
+
+    def blocks(self, labels: Any) -> Any:
+        """The axes kept apart per parameter."""
+        return axes_kept(labels, {})
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        require_labels(labels, "blocks are chosen")
+        return scale_by_block_adam(self.b1, self.b2, self.eps, self.blocks(labels))
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdalayerConfig(BlockAdamConfig):
+    """Adalayer: Adam with one second moment a tensor and layer.
+
+    Formula: v <- b2 v + (1 - b2) mean(g^2) over the tensor; u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+    Eps: added to the root
+    Bias correction: m and v
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: m is an average, weight 1 - b1
+    State: 4 bytes a parameter
+    Differs: neither optax nor PyTorch has it; Algorithm 1 of the paper prints p^(-1/2) for 1/p,
+      normalization=paper_algorithm_1
+    Paper: Zhao et al. 2024, arXiv 2407.07972
+    """
+
+    normalization: Normalization = "mean"
+    """mean of g^2 over the tensor; paper_algorithm_1: the sum over the root of its size, as misprinted."""
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        require_labels(labels, "stacked layers are told apart")
+        return scale_by_block_adam(self.b1, self.b2, self.eps, self.blocks(labels), normalization=self.normalization)
+
+
+def adalayer_star_blocks(labels: Any, *, first_layer: bool = False) -> Any:
+    """One block a vocabulary entry of the head (of a tied embedding, which is the head too), one a tensor elsewhere."""
+    tied = "head" not in {label.role for label in jax.tree.leaves(labels)}
+    apart = {"head": ("vocab",)} | ({"embedding": ("vocab",)} if tied or first_layer else {})
+    return axes_kept(labels, apart)
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdalayerStarConfig(BlockAdamConfig):
+    """Adalayer*: Adalayer with one second moment per vocabulary entry in the output head.
+
+    Formula: as adalayer; in the head v_j <- b2 v_j + (1 - b2) mean_i(g_ij^2), j the vocabulary entry
+    Eps: added to the root
+    Bias correction: m and v
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: m is an average, weight 1 - b1
+    State: 4 bytes a parameter
+    Differs: neither optax nor PyTorch has it; a tied embedding is the head: its vocabulary axis is kept
+    Paper: Zhao et al. 2024, arXiv 2407.07972
+    """
+
+    first_layer: bool = False
+    """One second moment per row of the embedding too: the paper's first-layer correction."""
+
+    def blocks(self, labels: Any) -> Any:
+        return adalayer_star_blocks(labels, first_layer=self.first_layer)
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamMiniConfig(BlockAdamConfig):
+    """Adam-mini: Adam with one second moment a token, a head or an output neuron.
+
+    Formula: as adalayer by blocks: embedding and head a token, query and key a head, other matrices an output neuron,
+      norms one
+    Eps: added to the root
+    Bias correction: m and v
+    Decay: p <- p (1 - lr * weight_decay) - lr * u; norms do not decay
+    Dampening: m is an average, weight 1 - b1
+    State: 4 bytes a parameter
+    Differs: neither optax nor PyTorch has it; the published code finds blocks by parameters' names, this by their axes
+    Paper: Zhang et al. 2024, arXiv 2406.16793; package adam-mini 1.1.1
+    """
+
+    b2: float = 0.95
+    eps: float = 1e-8
+    decay_roles: tuple[str, ...] = ("embedding", "attention", "mlp", "head")
+
+    def blocks(self, labels: Any) -> Any:
+        return jax.tree.map(adam_mini_axes, labels)
+
+
+def adam_mini_axes(label: Label) -> tuple[int, ...]:
+    """The axes that Adam-mini keeps apart in one parameter."""
+    stacked = (0,) if label.axes[:1] == ("layers",) else ()
+    groups = matrix_axes(label)
+    if len(groups) < 2:
+        return stacked
+    if label.role in ("embedding", "head"):
+        return tuple(i for i, axis in enumerate(label.axes) if axis == "vocab")
+    if "head_dim" in label.axes:
+        return (*stacked, *(i for i, axis in enumerate(label.axes) if axis in ("heads", "kv_heads")))
+    return (*stacked, *groups[-1])
+
+
+adalayer, adalayer_star = constructor(AdalayerConfig), constructor(AdalayerStarConfig)
+adam_mini = constructor(AdamMiniConfig)

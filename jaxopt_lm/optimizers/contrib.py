@@ -1,0 +1,257 @@
+"""What optax has and the field uses, behind configs: ADOPT, AdEMAMix, Adan, NovoGrad, Prodigy, schedule-free AdamW."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+from jax.typing import ArrayLike
+
+from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
+from jaxopt_lm.optimizers.config import check, check_decays, constructor, traceable
+from jaxopt_lm.optimizers.groups import partition, per_layer
+from jaxopt_lm.optimizers.rates import ScaleByRateState, scale_by_rate
+from jaxopt_lm.optimizers.trees import bias_correction, is_masked, next_count, with_wide_state
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdoptConfig(BlockAdamConfig):
+    """ADOPT: Adam whose gradient is scaled by the second moment before it, so that any b2 converges.
+
+    Formula: c = clip(g / max(sqrt(v), eps), t^(1/4)), t from 0; m <- b1 m + (1 - b1) c; u = m; then v <- b2 v + (1 -
+      b2) g^2
+    Eps: least root
+    Bias correction: none; v_1 = g^2, m_1 = 0
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: m is an average, weight 1 - b1
+    State: 8 bytes a parameter
+    Differs: `optax.contrib.adopt` with decay
+    Paper: Taniguchi et al. 2024, arXiv 2411.02853
+    """
+
+    b2: float = 0.9999
+    eps: float = 1e-6
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        return optax.contrib.scale_by_adopt(self.b1, self.b2, self.eps)
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdEMAMixConfig(BlockAdamConfig):
+    """AdEMAMix: Adam with a second, slow average of gradients.
+
+    Formula: m1, m2 averages of g (b1, b3), v of g^2; u = (m1 / (1 - b1^t) + alpha m2) / (sqrt(v / (1 - b2^t)) + eps)
+    Eps: added to the root
+    Bias correction: m1 and v
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: averages
+    State: 12 bytes a parameter
+    Differs: `optax.contrib.ademamix`; alpha and b3 are constant, without the paper's warmups
+    Paper: Pagliardini et al. 2024, arXiv 2409.03137
+    """
+
+    b2: float = 0.999
+    eps: float = 1e-8
+    b3: float = 0.9999
+    """Decay of the slow mean of gradients."""
+    alpha: float = 5.0
+    """Weight of the slow mean."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_decays(self, "b3")
+        check(self, "alpha", 0)
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        return optax.contrib.scale_by_ademamix(self.b1, self.b2, self.b3, self.alpha, self.eps)
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdanConfig(BlockAdamConfig):
+    """Adan: Nesterov momentum from averages of gradients and of their differences.
+
+    Formula: m, d averages of g, g - g_prev (b1, b2); n of (g + (1 - b2) (g - g_prev))^2 (b3); u = (m' + (1 - b2) d') /
+      (sqrt(n' + eps_root) + eps)
+    Eps: eps_root inside the root, eps added to it
+    Bias correction: m, d and n, the primed
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: averages
+    State: 16 bytes a parameter
+    Differs: `optax.adan`, whose b are 1 minus the paper's; the paper divides by 1 + lr * weight_decay
+    Paper: Xie et al. 2022, arXiv 2208.06677
+    """
+
+    b1: float = 0.98
+    b2: float = 0.92
+    eps: float = 1e-8
+    b3: float = 0.99
+    """Decay of the mean of squares."""
+    eps_root: float = 1e-8
+    """Added inside the root."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_decays(self, "b3")
+        check(self, "eps_root", 0)
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        return optax.scale_by_adan(self.b1, self.b2, self.b3, self.eps, self.eps_root)
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NovoGradConfig(BlockAdamConfig):
+    """NovoGrad: heavy ball on gradients divided by an average of their norm, one a tensor and layer.
+
+    Formula: v_1 = |g|^2, then v <- b2 v + (1 - b2) |g|^2; d = g / (sqrt(v) + eps) + wd p; m_1 = d, then m <- b1 m + d;
+      u = m
+    Eps: added to the root
+    Bias correction: none
+    Decay: in d, through the momentum
+    Dampening: none
+    State: 4 bytes a parameter
+    Differs: `optax.novograd`, layer by layer
+    Paper: Ginsburg et al. 2019, arXiv 1905.11286
+    """
+
+    learning_rate: float = 1e-2
+    b2: float = 0.25
+    eps: float = 1e-6
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        def tx(weight_decay):
+            return optax.scale_by_novograd(self.b1, self.b2, self.eps, weight_decay=weight_decay)
+
+        if labels is None:
+            return tx(self.weight_decay)
+        parts = {"decayed": per_layer(tx(self.weight_decay), labels), "undecayed": per_layer(tx(0.0), labels)}
+        return partition(parts, lambda label: "decayed" if label.role in self.decay_roles else "undecayed", labels)
+
+    def decay(self, labels: Any) -> optax.GradientTransformation:
+        return optax.identity()
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProdigyConfig(BlockAdamConfig):
+    """Prodigy: Adam that estimates its own rate, one for the whole tree.
+
+    Formula: d grows with <g, p_0 - p> over the sum of abs(sum of g); u = d * Adam; the rate multiplies d, 1 by default
+    Eps: d * eps, added to the root
+    Bias correction: sqrt(1 - b2^t) / (1 - b1^t) in the rate
+    Decay: p <- p (1 - lr * d * bias correction * weight_decay) - …
+    Dampening: averages
+    State: 16 bytes a parameter
+    Differs: `optax.contrib.prodigy`, with decay by role
+    Paper: Mishchenko and Defazio 2023, arXiv 2306.06101
+    """
+
+    learning_rate: float = 1.0
+    b2: float = 0.999
+    eps: float = 1e-8
+    first_estimate: float = 1e-6
+    """d at first."""
+    growth: float = 1.0
+    """Factor of the estimate of d."""
+    safeguard_warmup: bool = True
+    """Leave the rate out of d's denominator, as is advised with a warmup."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self, "first_estimate", 0, open_low=True)
+        check(self, "growth", 0, open_low=True)
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        raise TypeError("prodigy has no direction apart from its rate: see make")
+
+    def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
+        rate = jnp.asarray(self.learning_rate * multiplier)
+        inner = optax.contrib.prodigy(
+            rate,  # pyright: ignore[reportArgumentType]
+            (self.b1, self.b2),
+            eps=self.eps,
+            estim_lr0=self.first_estimate,
+            estim_lr_coef=self.growth,
+            safeguard_warmup=self.safeguard_warmup,
+        )
+        decay_mask = self.decay_mask(labels)
+
+        def init(params):
+            return inner.init(params), ScaleByRateState(jnp.zeros((), jnp.result_type(float)))
+
+        def update(updates, state, params=None, **extra_args):
+            before, _ = state
+            applied = before.estim_lr * rate.astype(before.estim_lr.dtype) * self._correction(before)
+            updates, after = inner.update(updates, before, params, **extra_args)
+            decayed = optax.add_decayed_weights(-applied * self.weight_decay, decay_mask)
+            updates, _ = decayed.update(updates, decayed.init(updates), params)
+            return updates, (after, ScaleByRateState(applied))
+
+        return with_wide_state(optax.GradientTransformationExtraArgs(init, update))
+
+    def _correction(self, state):
+        count, dtype = next_count(state.count), state.estim_lr.dtype
+        return jnp.sqrt(bias_correction(self.b2, count, dtype)) / bias_correction(self.b1, count, dtype)
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleFreeAdamWConfig(BlockAdamConfig):
+    """Schedule-free AdamW: gradients at an interpolation y of the iterate z and its average x; x is what to evaluate.
+
+    Formula: z <- z - lr (g / (sqrt(v / (1 - b2^t)) + eps) + wd y); x <- average of z, weights max(lr)^2; y = b1 x + (1
+      - b1) z
+    Eps: added to the root
+    Bias correction: v
+    Decay: z <- … - lr * weight_decay * y
+    Dampening: none; b1 interpolates
+    State: 8 bytes a parameter
+    Differs: `optax.contrib.schedule_free_adamw`; `eval_params` gives x
+    Paper: Defazio et al. 2024, arXiv 2405.15682
+    """
+
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self, "b1", 0, 1, open_low=True, open_high=True)
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        return optax.scale_by_rms(self.b2, self.eps, eps_in_sqrt=False, bias_correction=True)
+
+    def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
+        rate = jnp.asarray(self.learning_rate * multiplier)
+        base = optax.chain(self.direction(labels), self.decay(labels), scale_by_rate(rate))
+        return with_wide_state(optax.contrib.schedule_free(base, rate, self.b1))
+
+
+def eval_params(opt_state: optax.OptState, params: Any) -> Any:
+    """The parameters to evaluate and export: schedule-free's average, and `params` themselves of any other optimizer.
+
+    Args:
+      opt_state: of any chain, partition or wrapper of optax's, with a schedule-free part or without.
+      params: those being trained.
+    """
+    for state in _schedule_free_states(opt_state):
+        params = jax.tree.map(
+            lambda y, z, b1=state.b1: y if is_masked(z) else ((y - (1 - b1) * z) / b1).astype(y.dtype),
+            params,
+            state.z,
+        )
+    return params
+
+
+def _schedule_free_states(state: Any) -> list[optax.contrib.ScheduleFreeState]:
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, optax.contrib.ScheduleFreeState))
+    return [leaf for leaf in leaves if isinstance(leaf, optax.contrib.ScheduleFreeState)]
+
+
+adopt, ademamix, adan = constructor(AdoptConfig), constructor(AdEMAMixConfig), constructor(AdanConfig)
+novograd, prodigy = constructor(NovoGradConfig), constructor(ProdigyConfig)
+schedule_free_adamw = constructor(ScheduleFreeAdamWConfig)

@@ -1,0 +1,78 @@
+"""Hybrids: an adaptive optimizer on chosen roles, SGD on the rest."""
+
+import dataclasses
+from typing import Any, Literal
+
+import optax
+from jax.typing import ArrayLike
+
+from jaxopt_lm.errors import require
+from jaxopt_lm.labels import Label
+from jaxopt_lm.optimizers.block_adam import AdalayerStarConfig
+from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, check_roles, constructor, traceable
+from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
+from jaxopt_lm.optimizers.sgdw import heavy_ball
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HybridConfig(OptimizerConfig):
+    """An adaptive optimizer on some roles, SGD on the others; two peak rates, one schedule shape.
+
+    Formula: on adaptive_roles the adaptive optimizer; elsewhere m <- b1 m + (1 - b1) g, u = m / (1 - b1^t)
+    Eps: the adaptive optimizer's
+    Bias correction: of SGD's m, in the debiased average
+    Decay: p <- p (1 - lr * weight_decay) - lr * u for SGD; the adaptive optimizer has its own
+    Dampening: SGD's m is an average, weight 1 - b1; sgd=heavy_ball sums, and its rate is 1 / (1 - b1) times smaller
+    State: 4 bytes a parameter
+    Differs: optax's `partition` of parts that optax has but for adalayer_star; the paper's "SGD" is a bias-corrected
+      average
+    Paper: Zhao et al. 2024, arXiv 2407.07972, section 3.2
+    """
+
+    learning_rate: float = 10.0
+    """Peak learning rate of the SGD part."""
+    b1: float = 0.9
+    """Decay of SGD's momentum."""
+    sgd: Literal["debiased_ema", "heavy_ball"] = "debiased_ema"
+    """SGD's momentum: the bias-corrected average of gradients, or their decayed sum."""
+    adaptive: OptimizerConfig = AdalayerStarConfig()
+    """The adaptive optimizer, with its own peak learning rate and decay."""
+    adaptive_roles: tuple[str, ...] = ("norm", "head")
+    """Roles that the adaptive optimizer has."""
+    untrained_roles: tuple[str, ...] = ()
+    """Roles that never move."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_decays(self, "b1")
+        check_roles(self, "adaptive_roles", "untrained_roles")
+        both = sorted(set(self.adaptive_roles) & set(self.untrained_roles))
+        require(not both, f"optimizer.untrained_roles={both}: they are adaptive_roles too; give each role once")
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        return heavy_ball(self.b1) if self.sgd == "heavy_ball" else optax.ema(self.b1)
+
+    def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
+        require_labels(labels, "parameters are divided")
+        require_roles(
+            labels, (*self.adaptive_roles, *self.untrained_roles), "optimizer.adaptive_roles, untrained_roles"
+        )
+        parts = {
+            "adaptive": self.adaptive.make(multiplier, labels),
+            "sgd": super().make(multiplier, labels),
+            "untrained": optax.set_to_zero(),
+        }
+        return partition(parts, self.group, labels)
+
+    def group(self, label: Label) -> str:
+        """Which part a parameter belongs to: adaptive, sgd or untrained."""
+        if label.role in self.untrained_roles:
+            return "untrained"
+        return "adaptive" if label.role in self.adaptive_roles else "sgd"
+
+    def trained(self, label: Label) -> bool:
+        return label.role not in self.untrained_roles
+
+
+hybrid = constructor(HybridConfig)

@@ -1,0 +1,122 @@
+"""AdamW adapted by layer: depth multipliers, eps over time, a momentum per layer, clipping per layer.
+
+The method of "Re-examining Layer-Adaptive Modifications to AdamW" and all 12 variants of "Revisiting Layer-Adaptive
+Optimization for Transformer Language Models" are settings of one config.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
+from jaxopt_lm.optimizers.clipping import clip_by_layer_norm
+from jaxopt_lm.optimizers.config import check, check_decays, check_eps, constructor, traceable
+from jaxopt_lm.optimizers.groups import by_layer, num_layers, require_labels
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerAdaptiveAdamWConfig(BlockAdamConfig):
+    """AdamW with a rate and a momentum per layer, and an eps that changes over time.
+
+    Formula: as adamw, with lr * s_l, b1_l in layer l of N, and eps_t = eps (1 - t/Tw) + eps_min t/Tw for t < Tw, then
+      max(eps (t/Td + 1)^-power, eps_min)
+    Eps: added to the root; a function of the step
+    Bias correction: m and v
+    Decay: p <- p (1 - lr * s_l * weight_decay) - lr * s_l * u
+    Dampening: m is an average, weight 1 - b1_l
+    State: 8 bytes a parameter
+    Differs: neither optax nor PyTorch has it; embedding, head and final norm have s = 1 and b1
+    Paper: "Re-examining Layer-Adaptive Modifications to AdamW", "Revisiting Layer-Adaptive Optimization", Aardvark 2025
+    """
+
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.1
+    eps: float = 1e-8
+    """eps_base: what the schedule of eps starts from."""
+    eps_min: float = 1e-9
+    """Least eps; equal to eps, nothing changes over time."""
+    eps_warmup_steps: int = 200
+    """Tw."""
+    eps_decay_steps: int = 200
+    """Td."""
+    eps_decay_power: float = 0.1
+    """Exponent of the decay after Tw."""
+    eps_continuous: bool = False
+    """False: the paper's equation, which jumps up at Tw. True: rises from eps_min to eps over Tw, then decays from
+    there as
+    max(eps ((t - Tw)/Td + 1)^-power, eps_min)."""
+    depth_rule: Literal["linear", "inverse_sqrt", "inverse"] = "linear"
+    """s_l over layers l = 1 … N: a line from first_multiplier to last_multiplier, 1/sqrt(l), or 1/l."""
+    first_multiplier: float = 1.0
+    """s_1 of the line."""
+    last_multiplier: float = 1.2
+    """s_N of the line."""
+    mean_one: bool = False
+    """Divide s_l by its mean over the layers."""
+    b1_first: float | None = None
+    """b1 of the first layer, from which a line leads to b1_last; None: b1 everywhere."""
+    b1_last: float | None = None
+    """b1 of the last layer."""
+    max_layer_norm: float | None = None
+    """Clip each layer's gradients at this norm, all outside the layers as one group; None: no clipping here."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_eps(self, "eps_min")
+        for name in ("eps_warmup_steps", "first_multiplier", "last_multiplier", "eps_decay_power"):
+            check(self, name, 0)
+        check(self, "eps_decay_steps", 1)
+        check_decays(self, "b1_first", "b1_last")
+        check(self, "max_layer_norm", 0, open_low=True)
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        require_labels(labels, "layers are told apart")
+        adam = scale_by_block_adam(self._b1(labels), self.b2, self.eps_at)
+        if self.max_layer_norm is None:
+            return adam
+        return optax.chain(clip_by_layer_norm(self.max_layer_norm, labels), adam)
+
+    def eps_at(self, t: jax.Array) -> jax.Array:
+        """eps at step t, counted from 1."""
+        dtype = jnp.result_type(float)
+        t, base, least, warmup, decay = (
+            jnp.asarray(x).astype(dtype)
+            for x in (t, self.eps, self.eps_min, self.eps_warmup_steps, self.eps_decay_steps)
+        )
+        start, end = (least, base) if self.eps_continuous else (base, least)
+        since = t - warmup if self.eps_continuous else t
+        fraction = t / jnp.maximum(warmup, 1)
+        late = base * (jnp.maximum(since, 0) / decay + 1) ** -jnp.asarray(self.eps_decay_power).astype(dtype)
+        return jnp.where(t < warmup, start * (1 - fraction) + end * fraction, jnp.maximum(late, least))
+
+    def depth_multipliers(self, layers: int) -> jax.Array:
+        """s_l, shape [layers]."""
+        depth = jnp.arange(1, layers + 1, dtype=jnp.result_type(float))
+        if self.depth_rule == "linear":
+            s = _line(self.first_multiplier, self.last_multiplier, layers)
+        else:
+            s = depth ** (-0.5 if self.depth_rule == "inverse_sqrt" else -1.0)
+        return s / jnp.mean(s) if self.mean_one else s
+
+    def rate_multipliers(self, labels: Any) -> Callable[[Any], Any]:
+        one = jnp.ones(())
+        return lambda updates: by_layer(self.depth_multipliers(num_layers(updates, labels)), one, updates, labels)
+
+    def _b1(self, labels):
+        if self.b1_first is None or self.b1_last is None:
+            return self.b1
+        first, last = self.b1_first, self.b1_last
+        return lambda updates: by_layer(_line(first, last, num_layers(updates, labels)), self.b1, updates, labels)
+
+
+def _line(first, last, layers: int) -> jax.Array:
+    first, last = (jnp.asarray(x).astype(jnp.result_type(float)) for x in (first, last))
+    return first + (last - first) * jnp.arange(layers, dtype=first.dtype) / max(layers - 1, 1)
+
+
+layer_adaptive_adamw = constructor(LayerAdaptiveAdamWConfig)

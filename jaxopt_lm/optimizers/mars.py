@@ -1,0 +1,109 @@
+"""MARS: AdamW on variance-reduced gradients."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from jaxopt_lm.labels import ROLES, Label
+from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
+from jaxopt_lm.optimizers.config import check, check_decays, constructor, traceable
+from jaxopt_lm.optimizers.groups import is_matrix, partition, per_layer, require_labels
+from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, widen
+
+
+class ScaleByMarsState(NamedTuple):
+    """State of `scale_by_mars`.
+
+    Attributes:
+      count: updates made so far, int32.
+      mu: average of corrected gradients.
+      nu: average of their squares.
+      previous: the last gradient.
+    """
+
+    count: jax.Array
+    mu: optax.Updates
+    nu: optax.Updates
+    previous: optax.Updates
+
+
+def scale_by_mars(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike, gamma: ArrayLike) -> optax.GradientTransformation:
+    """Adam on c = g + gamma b1 / (1 - b1) (g - g_prev), divided by max(1, |c|), the norm over the parameter; g_0 = 0.
+
+    Reference: Yuan et al. 2024, arXiv 2411.10438, MARS-AdamW, approximate form.
+    """
+
+    def init(params):
+        mu, nu, previous = (optax.tree.zeros_like(widen(params)) for _ in range(3))
+        return ScaleByMarsState(jnp.zeros((), jnp.int32), mu, nu, previous)
+
+    def corrected(g, previous):
+        b, strength = (jnp.asarray(x).astype(g.dtype) for x in (b1, gamma))
+        c = g + strength * b / (1 - b) * (g - previous)
+        return c / jnp.maximum(jnp.linalg.norm(c), 1.0)
+
+    def update(updates, state, params=None):
+        del params
+        count = next_count(state.count)
+        updates = widen(updates)
+        grads = map_params(corrected, updates, state.previous)
+        mu = map_params(lambda c, m: ema(m, c, b1), grads, state.mu)
+        nu = map_params(lambda c, v: ema(v, jnp.square(c), b2), grads, state.nu)
+
+        def direction(m, v):
+            m_hat, v_hat = m / bias_correction(b1, count, m.dtype), v / bias_correction(b2, count, m.dtype)
+            return m_hat / (jnp.sqrt(v_hat) + jnp.asarray(eps).astype(m.dtype))
+
+        return map_params(direction, mu, nu), ScaleByMarsState(count, mu, nu, updates)
+
+    return optax.GradientTransformation(init, update)
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MarsConfig(BlockAdamConfig):
+    """MARS-AdamW on matrices of every role, Adam on vectors.
+
+    Formula: c = g + gamma b1 / (1 - b1) (g - g_prev), c <- c / max(1, |c|); m, v averages of c, c^2; u as adamw
+    Eps: added to the root
+    Bias correction: m and v
+    Decay: p <- p (1 - lr * weight_decay) - lr * u
+    Dampening: m is an average, weight 1 - b1
+    State: 12 bytes a parameter of a matrix, 8 of a vector
+    Differs: optax has none; the norm is over each layer's parameter; g_prev is of the last batch, the approximate form
+    Paper: Yuan et al. 2024, arXiv 2411.10438; github AGI-Arena/MARS
+    """
+
+    learning_rate: float = 3e-3
+    b1: float = 0.95
+    b2: float = 0.99
+    eps: float = 1e-8
+    gamma: float = 0.025
+    """Strength of variance reduction."""
+    vector_b1: float = 0.9
+    """b1 of vectors."""
+    vector_b2: float = 0.95
+    """b2 of vectors."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self, "gamma", 0)
+        check_decays(self, "vector_b1", "vector_b2")
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        require_labels(labels, "matrices are chosen")
+        parts = {
+            "matrix": per_layer(scale_by_mars(self.b1, self.b2, self.eps, self.gamma), labels),
+            "vector": optax.scale_by_adam(self.vector_b1, self.vector_b2, self.eps),
+        }
+        return partition(parts, self._group, labels)
+
+    def _group(self, label: Label) -> str:
+        return "matrix" if is_matrix(label, ROLES) else "vector"
+
+
+mars = constructor(MarsConfig)

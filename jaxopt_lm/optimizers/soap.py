@@ -1,0 +1,190 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from jaxopt_lm.labels import Label
+from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
+from jaxopt_lm.optimizers.config import check, constructor, traceable
+from jaxopt_lm.optimizers.groups import as_matrix, is_matrix, partition, require_labels
+from jaxopt_lm.optimizers.muon import MATRIX_ROLES
+from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, widen
+
+
+class SoapMatrix(NamedTuple):
+    """What SOAP keeps of one matrix [n, m]; all with a leading axis where layers are stacked.
+
+    Attributes:
+      mu: average of gradients, [n, m].
+      nu: average of squared gradients in the eigenbases, [n, m].
+      left: average of g g^T, [n, n].
+      right: average of g^T g, [m, m].
+      left_basis: eigenvectors of left as columns, [n, n], largest first.
+      right_basis: eigenvectors of right, [m, m].
+    """
+
+    mu: jax.Array
+    nu: jax.Array
+    left: jax.Array
+    right: jax.Array
+    left_basis: jax.Array
+    right_basis: jax.Array
+
+
+class ScaleBySoapState(NamedTuple):
+    """State of `scale_by_soap`.
+
+    Attributes:
+      count: updates made so far, int32.
+      matrices: a `SoapMatrix` for each parameter.
+    """
+
+    count: jax.Array
+    matrices: Any
+
+
+def scale_by_soap(
+    b1: ArrayLike, b2: ArrayLike, eps: ArrayLike, labels: Any, *, interval: int
+) -> optax.GradientTransformation:
+    """Adam on Q_L^T g Q_R, rotated back; Q_L, Q_R the eigenbases of the averages of g g^T and g^T g.
+
+    The first update sets the bases and is zero; its gradient enters neither average of Adam. Afterwards the bases
+    follow by
+    one power iteration and a QR decomposition every `interval` updates, after the update.
+
+    Args:
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squares and of both preconditioners.
+      eps: added to the root, before its bias correction.
+      labels: the parameters' tree of `Label`s; each is a matrix in each layer.
+      interval: updates between changes of basis; structure, not a number.
+
+    Reference: Vyas et al. 2024, arXiv 2409.11321.
+    """
+
+    def init(params):
+        def one(p, label):
+            x = as_matrix(p, label)
+            left, right = (jnp.zeros((*x.shape[:-2], n, n), x.dtype) for n in x.shape[-2:])
+            return SoapMatrix(
+                jnp.zeros_like(x), jnp.zeros_like(x), left, right, jnp.zeros_like(left), jnp.zeros_like(right)
+            )
+
+        return ScaleBySoapState(jnp.zeros((), jnp.int32), map_params(one, widen(params), labels))
+
+    def update(updates, state, params=None):
+        del params
+        updates = widen(updates)
+        grads = map_params(as_matrix, updates, labels)
+        directions, matrices = jax.lax.cond(
+            state.count == 0,
+            lambda: (optax.tree.zeros_like(grads), map_params(first, grads, state.matrices)),
+            lambda: later(grads, state),
+        )
+        directions = map_params(lambda g, u: u.reshape(g.shape), updates, directions)
+        return directions, ScaleBySoapState(next_count(state.count), matrices)
+
+    def averaged(g, s):
+        """Both preconditioners with one gradient more."""
+        return ema(s.left, g @ _t(g), b2), ema(s.right, _t(g) @ g, b2)
+
+    def first(g, s):
+        left, right = averaged(g, s)
+        return s._replace(left=left, right=right, left_basis=_eigenbasis(left), right_basis=_eigenbasis(right))
+
+    def later(grads, state):
+        def adam(g, s):
+            rotated = _t(s.left_basis) @ g @ s.right_basis
+            return s._replace(mu=ema(s.mu, g, b1), nu=ema(s.nu, jnp.square(rotated), b2))
+
+        def direction(g, s):
+            m = _t(s.left_basis) @ s.mu @ s.right_basis
+            scale = jnp.sqrt(bias_correction(b2, state.count, g.dtype)) / bias_correction(b1, state.count, g.dtype)
+            u = m / (jnp.sqrt(s.nu) + jnp.asarray(eps).astype(g.dtype))
+            return scale * (s.left_basis @ u @ _t(s.right_basis))
+
+        def precondition(g, s):
+            left, right = averaged(g, s)
+            return s._replace(left=left, right=right)
+
+        matrices = map_params(adam, grads, state.matrices)
+        directions = map_params(direction, grads, matrices)
+        matrices = map_params(precondition, grads, matrices)
+        turn = state.count % interval == 0
+        return directions, jax.lax.cond(
+            turn, lambda m: map_params(lambda _, s: _turned(s), grads, m), lambda m: m, matrices
+        )
+
+    return optax.GradientTransformation(init, update)
+
+
+def _t(x):
+    return jnp.swapaxes(x, -1, -2)
+
+
+def _eigenbasis(a: jax.Array) -> jax.Array:
+    """Eigenvectors as columns, the largest eigenvalue's first."""
+    _, vectors = jnp.linalg.eigh(a + 1e-30 * jnp.eye(a.shape[-1], dtype=a.dtype))
+    return vectors[..., ::-1]
+
+
+def _turned(s: SoapMatrix) -> SoapMatrix:
+    """One power iteration of each basis, its columns and nu's entries ordered by their eigenvalue estimates."""
+    left_basis, left_order = _power_iteration(s.left, s.left_basis)
+    right_basis, right_order = _power_iteration(s.right, s.right_basis)
+    nu = jnp.take_along_axis(s.nu, left_order[..., :, None], -2)
+    nu = jnp.take_along_axis(nu, right_order[..., None, :], -1)
+    return s._replace(nu=nu, left_basis=left_basis, right_basis=right_basis)
+
+
+def _power_iteration(a: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
+    values = jnp.sum(basis * (a @ basis), -2)
+    order = jnp.argsort(-values, axis=-1)
+    return jnp.linalg.qr(a @ jnp.take_along_axis(basis, order[..., None, :], -1))[0], order
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SoapConfig(BlockAdamConfig):
+    """SOAP on the matrices of attention and MLPs, Adam elsewhere.
+
+    Formula: L, R averages (b2) of g g^T, g^T g; Q their eigenbases; v average of (Q_L^T g Q_R)^2;
+      u = Q_L (Q_L^T m Q_R / (sqrt(v) + eps)) Q_R^T sqrt(1 - b2^k) / (1 - b1^k), k = t - 1; u_1 = 0
+    Eps: added to the root, before its bias correction; Adam's after
+    Bias correction: m and v
+    Decay: p <- p (1 - lr * weight_decay) - lr * u; the published code decays after the step, and not at t = 1
+    Dampening: m is an average, weight 1 - b1
+    State: 8 bytes a parameter and, of a matrix [n, m], 8 (n^2 + m^2)
+    Differs: optax has none; matrices by axes and roles, layers apart; no side is left out for its size
+    Paper: Vyas et al. 2024, arXiv 2409.11321; github nikhilvyas/SOAP
+    """
+
+    learning_rate: float = 3e-3
+    b1: float = 0.95
+    b2: float = 0.95
+    eps: float = 1e-8
+    interval: int = 10
+    """Updates between changes of basis."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self, "interval", 1)
+
+    def direction(self, labels: Any) -> optax.GradientTransformation:
+        require_labels(labels, "matrices are chosen")
+        parts = {
+            "matrix": scale_by_soap(self.b1, self.b2, self.eps, labels, interval=self.interval),
+            "rest": optax.scale_by_adam(self.b1, self.b2, self.eps),
+        }
+        return partition(parts, self._group, labels)
+
+    def _group(self, label: Label) -> str:
+        return "matrix" if is_matrix(label, MATRIX_ROLES) else "rest"
+
+
+soap = constructor(SoapConfig)

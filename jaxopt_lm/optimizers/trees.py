@@ -1,0 +1,95 @@
+"""Trees of parameters as optax's wrappers leave them, and the arithmetic every transform here shares.
+
+`optax.partition` and `optax.masked` put a `MaskedNode` where a parameter is another transform's. `map_params` steps
+over
+these, so a transform may hold trees of its own (labels, blocks, multipliers) over the whole model and work inside any
+of
+them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+
+def is_masked(node: Any) -> bool:
+    """Whether a node stands for a parameter that belongs to another transform."""
+    return isinstance(node, optax.MaskedNode)
+
+
+def map_params(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """`f(leaf, ...)` at every parameter of `tree`; `rest` have its structure, or subtrees where it has leaves."""
+    return jax.tree.map(
+        lambda leaf, *others: leaf if is_masked(leaf) else f(leaf, *others), tree, *rest, is_leaf=is_masked
+    )
+
+
+def wide_dtype(dtype: Any) -> np.dtype:
+    """promote_types(dtype, float32): what optimizer state is kept in."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def widen(tree: Any) -> Any:
+    """The tree with every leaf in its `wide_dtype`."""
+    return jax.tree.map(lambda x: x.astype(wide_dtype(x.dtype)), tree)
+
+
+def with_wide_state(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """`inner` computed and kept in float32 or wider, whatever the parameters' dtype; updates return in theirs.
+
+    The state keeps the dtypes it began with.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params):
+        return inner.init(widen(params))
+
+    def update(updates, state, params=None, **extra_args):
+        wide = None if params is None else widen(params)
+        new = inner.update(widen(updates), state, wide, **extra_args)
+        return jax.tree.map(lambda x, like: jnp.asarray(x).astype(like.dtype), new, (updates, state))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def next_count(count: jax.Array) -> jax.Array:
+    """count + 1, staying at the largest int32."""
+    return jnp.asarray(optax.safe_increment(count))
+
+
+def ema(old: jax.Array, new: jax.Array, decay: ArrayLike) -> jax.Array:
+    """decay * old + (1 - decay) * new, the decay rounded to the dtype of `old` once, so that its two uses agree."""
+    decay = jnp.asarray(decay).astype(old.dtype)
+    return decay * old + (1 - decay) * new
+
+
+def bias_correction(decay: ArrayLike, count: jax.Array, dtype: Any) -> jax.Array:
+    """1 - decay^count, through expm1: for a decay near 1 the difference loses no digits."""
+    return -jnp.expm1(count.astype(dtype) * jnp.log(jnp.asarray(decay).astype(dtype)))
+
+
+_ROWS = 32
+
+
+def _sum_rows(x: jax.Array) -> jax.Array:
+    """Sum over axis 0 as elementwise additions of 32 rows at a time: XLA:CPU sums long rows ten times slower."""
+    if x.shape[0] <= _ROWS:
+        return sum((x[i] for i in range(1, x.shape[0])), x[0])
+    return _sum_rows(sum(x.reshape(-1, _ROWS, *x.shape[1:])[:, i] for i in range(_ROWS)))  # pyright: ignore
+
+
+def sum_of_squares(x: jax.Array, kept: tuple[int, ...]) -> jax.Array:
+    """Sum of squares over all axes but `kept`, which stay; the others become 1."""
+    reduced = tuple(axis for axis in range(x.ndim) if axis not in kept)
+    if not reduced:
+        return jnp.square(x)
+    rows, columns = x.shape[:-1], x.shape[-1:]
+    count = int(np.prod(rows))
+    if kept == (x.ndim - 1,) and count > _ROWS and count % _ROWS == 0 and count // _ROWS <= _ROWS:
+        return _sum_rows(jnp.square(x.reshape(count, *columns))).reshape((1,) * len(rows) + columns)
+    return jnp.sum(jnp.square(x), reduced, keepdims=True)
