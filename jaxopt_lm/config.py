@@ -83,11 +83,13 @@ class LoggingConfig:
 
     every_steps: int = 10
     """A line of metrics.jsonl every so many steps, and at every evaluation and checkpoint."""
+    telemetry_every_steps: int | None = None
+    """The optimizer's telemetry (effective rates, update sizes, gradient norms) every so many steps; None: never."""
     tensorboard: bool = True
     """Write TensorBoard events too."""
 
     def __post_init__(self):
-        _at_least("logging", self, 1, "every_steps")
+        _at_least("logging", self, 1, "every_steps", "telemetry_every_steps")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,12 @@ class TrainConfig:
             self.data.vocab_size <= self.model.vocab_size,
             f"model.vocab_size={self.model.vocab_size}: must be at least data.vocab_size={self.data.vocab_size}",
         )
-        self.schedule.check_fits(self.num_train_steps)
+        lead = self.optimizer.calibration_steps
+        require(
+            lead < self.num_train_steps,
+            f"optimizer.calibration_steps={lead}: must be less than num_train_steps={self.num_train_steps}",
+        )
+        self.schedule.check_fits(self.num_train_steps - lead)
 
     def check_batch_divides(self, data: int) -> None:
         """Raises `InputError` unless training microbatches and evaluation batches divide over `data` devices."""

@@ -221,6 +221,14 @@ class TokenStore:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def token_counts(self, max_tokens: int = 2**24) -> np.ndarray:
+        """How often every vocabulary entry occurs in the first `max_tokens` tokens, int64, shape [vocab_size]."""
+        counts, left = np.zeros(self.manifest.vocab_size, np.int64), max_tokens
+        for shard in self._shards:
+            counts += np.bincount(shard[:left], minlength=counts.size)
+            left -= min(left, shard.size)
+        return counts
+
     def read(self, start: int, length: int) -> np.ndarray:
         """Tokens [start, start + length) as int32, across shards where they meet."""
         if not 0 <= start <= start + length <= len(self):

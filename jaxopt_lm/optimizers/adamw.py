@@ -39,5 +39,8 @@ class AdamWConfig(OptimizerConfig):
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
+    def moments(self) -> dict[str, Any]:
+        return {"b1": self.b1, "b2": self.b2, "eps": self.eps}
+
 
 adamw = constructor(AdamWConfig)

@@ -88,5 +88,8 @@ class AlmvrConfig(BlockAdamConfig):
         require_labels(labels, "stacked layers are told apart")
         return scale_by_almvr(self.b1, self.b2, self.eps, axes_kept(labels, {}))
 
+    def moments(self) -> dict[str, Any]:
+        return {"b1": None, "b2": self.b2, "eps_root": self.eps}
+
 
 almvr = constructor(AlmvrConfig)

@@ -151,6 +151,9 @@ class BlockAdamConfig(OptimizerConfig):
         require_labels(labels, "blocks are chosen")
         return scale_by_block_adam(self.b1, self.b2, self.eps, self.blocks(labels))
 
+    def moments(self) -> dict[str, Any]:
+        return {"b1": self.b1, "b2": self.b2, "eps": self.eps}
+
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -139,6 +139,15 @@ class OptimizerConfig(abc.ABC):
         del labels
         return None
 
+    @property
+    def calibration_steps(self) -> int:
+        """Updates at rate 0 before the schedule begins."""
+        return 0
+
+    def moments(self) -> dict[str, Any]:
+        """What `telemetry` needs to know of second moments: b1, b2 (None: not bias-corrected), eps, eps_root."""
+        return {}
+
     def trained(self, label: Label) -> bool:
         """Whether a parameter moves at all."""
         del label

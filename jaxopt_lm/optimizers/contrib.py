@@ -35,6 +35,9 @@ class AdoptConfig(BlockAdamConfig):
     b2: float = 0.9999
     eps: float = 1e-6
 
+    def moments(self) -> dict[str, Any]:
+        return {"b1": None, "b2": None, "eps": self.eps}
+
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return optax.contrib.scale_by_adopt(self.b1, self.b2, self.eps)
 
@@ -123,6 +126,9 @@ class NovoGradConfig(BlockAdamConfig):
     b2: float = 0.25
     eps: float = 1e-6
 
+    def moments(self) -> dict[str, Any]:
+        return {"b1": None, "b2": None, "eps": self.eps}
+
     def direction(self, labels: Any) -> optax.GradientTransformation:
         def tx(weight_decay):
             return optax.scale_by_novograd(self.b1, self.b2, self.eps, weight_decay=weight_decay)
@@ -158,7 +164,7 @@ class ProdigyConfig(BlockAdamConfig):
     """d at first."""
     growth: float = 1.0
     """Factor of the estimate of d."""
-    safeguard_warmup: bool = True
+    safeguard_warmup: bool = False
     """Leave the rate out of d's denominator, as is advised with a warmup."""
 
     def __post_init__(self):
@@ -221,6 +227,9 @@ class ScheduleFreeAdamWConfig(BlockAdamConfig):
     def __post_init__(self):
         super().__post_init__()
         check(self, "b1", 0, 1, open_low=True, open_high=True)
+
+    def moments(self) -> dict[str, Any]:
+        return {"b1": None, "b2": self.b2, "eps": self.eps}
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return optax.scale_by_rms(self.b2, self.eps, eps_in_sqrt=False, bias_correction=True)

@@ -8,15 +8,18 @@ import jax.numpy as jnp
 import optax
 
 
-def sampled_label_grads(logits_fn: Callable[[Any], jax.Array], params: Any, key: jax.Array) -> Any:
+def sampled_label_grads(
+    logits_fn: Callable[[Any], jax.Array], params: Any, key: jax.Array, weights: jax.Array | None = None
+) -> Any:
     """Gradients of the mean cross-entropy on labels drawn from softmax(logits): Gauss-Newton-Bartlett.
 
-    With B predictions, B * g^2 has the expectation diag of the Gauss-Newton matrix of the mean loss.
+    With n predictions, n * g^2 has the expectation diag of the Gauss-Newton matrix of the mean loss.
 
     Args:
       logits_fn: parameters to logits [..., V]; every leading index is one prediction.
       params: where.
       key: of the draw.
+      weights: of the predictions in the mean, of the logits' leading shape; None: 1 / n each.
 
     Returns:
       A tree like `params`. One forward and one backward pass.
@@ -26,7 +29,8 @@ def sampled_label_grads(logits_fn: Callable[[Any], jax.Array], params: Any, key:
     logits, pullback = jax.vjp(logits_fn, params)
     labels = jax.random.categorical(key, logits)
     residual = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    (grads,) = pullback(residual / labels.size)
+    share = jnp.full(labels.shape, 1 / labels.size) if weights is None else weights
+    (grads,) = pullback(residual * share[..., None].astype(logits.dtype))
     return grads
 
 

@@ -85,6 +85,9 @@ class FrozenConfig(AdalayerStarConfig):
     def _group(self, label: Label) -> str:
         return "moving" if self.trained(label) else "untrained"
 
+    def moments(self) -> dict[str, Any]:
+        return {"b1": self.b1, "b2": None, "eps": self.eps}
+
     def trained(self, label: Label) -> bool:
         return label.role not in self.untrained_roles
 

@@ -71,6 +71,13 @@ class HybridConfig(OptimizerConfig):
             return "untrained"
         return "adaptive" if label.role in self.adaptive_roles else "sgd"
 
+    @property
+    def calibration_steps(self) -> int:
+        return self.adaptive.calibration_steps
+
+    def moments(self) -> dict[str, Any]:
+        return self.adaptive.moments()
+
     def trained(self, label: Label) -> bool:
         return label.role not in self.untrained_roles
 

@@ -103,6 +103,9 @@ class LayerAdaptiveAdamWConfig(BlockAdamConfig):
             s = depth ** (-0.5 if self.depth_rule == "inverse_sqrt" else -1.0)
         return s / jnp.mean(s) if self.mean_one else s
 
+    def moments(self) -> dict[str, Any]:
+        return {"b1": None if self.b1_first is not None else self.b1, "b2": self.b2, "eps": self.eps_at}
+
     def rate_multipliers(self, labels: Any) -> Callable[[Any], Any]:
         one = jnp.ones(())
         return lambda updates: by_layer(self.depth_multipliers(num_layers(updates, labels)), one, updates, labels)

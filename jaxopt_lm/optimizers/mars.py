@@ -102,6 +102,10 @@ class MarsConfig(BlockAdamConfig):
         }
         return partition(parts, self._group, labels)
 
+    def moments(self) -> dict[str, Any]:
+        """Of the matrices; vectors' have other decays, which matters for the first dozens of steps alone."""
+        return {"b1": self.b1, "b2": self.b2, "eps": self.eps}
+
     def _group(self, label: Label) -> str:
         return "matrix" if is_matrix(label, ROLES) else "vector"
 

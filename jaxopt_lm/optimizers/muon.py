@@ -80,6 +80,9 @@ class MuonConfig(OptimizerConfig):
         parts = {"matrix": super().make(multiplier, labels), "rest": self.rest.make(multiplier, labels)}
         return partition(parts, self.group, labels)
 
+    def moments(self) -> dict[str, Any]:
+        return self.rest.moments()
+
     def group(self, label: Label) -> str:
         """Which part a parameter belongs to: matrix or rest."""
         return "matrix" if is_matrix(label, MATRIX_ROLES) else "rest"

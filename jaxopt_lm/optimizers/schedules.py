@@ -31,13 +31,19 @@ class ScheduleConfig(abc.ABC):
         check(self, "warmup_steps", 0)
         check(self, "start_fraction", 0, 1)
 
-    def multiplier(self, count: ArrayLike, num_train_steps: ArrayLike) -> jax.Array:
-        """The learning rate's multiplier for the update after `count` updates, a float scalar in [0, 1]."""
+    def multiplier(self, count: ArrayLike, num_train_steps: ArrayLike, calibration_steps: ArrayLike = 0) -> jax.Array:
+        """The learning rate's multiplier for the update after `count` updates, a float scalar in [0, 1].
+
+        In the first `calibration_steps` updates it is 0; the schedule has those that remain of `num_train_steps`.
+        """
         dtype = jnp.result_type(float)
-        s, w, total = (jnp.asarray(x).astype(dtype) for x in (count, self.warmup_steps, num_train_steps))
-        s = s + 1
+        s, w, total, lead = (
+            jnp.asarray(x).astype(dtype) for x in (count, self.warmup_steps, num_train_steps, calibration_steps)
+        )
+        s, total = s + 1 - lead, total - lead
         warmup = self.start_fraction + (1 - self.start_fraction) * s / jnp.maximum(w, 1)
-        return jnp.where(s <= w, warmup, self._after_warmup(s, w, total)).astype(dtype)
+        value = jnp.where(s <= w, warmup, self._after_warmup(jnp.maximum(s, 1), w, total))
+        return jnp.where(s >= 1, value, 0.0).astype(dtype)
 
     @abc.abstractmethod
     def _after_warmup(self, s: jax.Array, w: jax.Array, total: jax.Array) -> jax.Array:

@@ -22,10 +22,10 @@ class SoapMatrix(NamedTuple):
     Attributes:
       mu: average of gradients, [n, m].
       nu: average of squared gradients in the eigenbases, [n, m].
-      left: average of g g^T, [n, n].
-      right: average of g^T g, [m, m].
-      left_basis: eigenvectors of left as columns, [n, n], largest first.
-      right_basis: eigenvectors of right, [m, m].
+      left: average of g g^T, [n, n]; [0, 0] where n is too long to be rotated.
+      right: average of g^T g, [m, m], or [0, 0].
+      left_basis: eigenvectors of left as columns, largest first; of left's shape.
+      right_basis: eigenvectors of right.
     """
 
     mu: jax.Array
@@ -49,7 +49,7 @@ class ScaleBySoapState(NamedTuple):
 
 
 def scale_by_soap(
-    b1: ArrayLike, b2: ArrayLike, eps: ArrayLike, labels: Any, *, interval: int
+    b1: ArrayLike, b2: ArrayLike, eps: ArrayLike, labels: Any, *, interval: int, max_dim: int
 ) -> optax.GradientTransformation:
     """Adam on Q_L^T g Q_R, rotated back; Q_L, Q_R the eigenbases of the averages of g g^T and g^T g.
 
@@ -63,6 +63,7 @@ def scale_by_soap(
       eps: added to the root, before its bias correction.
       labels: the parameters' tree of `Label`s; each is a matrix in each layer.
       interval: updates between changes of basis; structure, not a number.
+      max_dim: a longer side is not rotated.
 
     Reference: Vyas et al. 2024, arXiv 2409.11321.
     """
@@ -70,10 +71,9 @@ def scale_by_soap(
     def init(params):
         def one(p, label):
             x = as_matrix(p, label)
-            left, right = (jnp.zeros((*x.shape[:-2], n, n), x.dtype) for n in x.shape[-2:])
-            return SoapMatrix(
-                jnp.zeros_like(x), jnp.zeros_like(x), left, right, jnp.zeros_like(left), jnp.zeros_like(right)
-            )
+            sides = [size if size <= max_dim else 0 for size in x.shape[-2:]]
+            left, right = (jnp.zeros((*x.shape[:-2], size, size), x.dtype) for size in sides)
+            return SoapMatrix(*map(jnp.zeros_like, (x, x, left, right, left, right)))
 
         return ScaleBySoapState(jnp.zeros((), jnp.int32), map_params(one, widen(params), labels))
 
@@ -91,7 +91,8 @@ def scale_by_soap(
 
     def averaged(g, s):
         """Both preconditioners with one gradient more."""
-        return ema(s.left, g @ _t(g), b2), ema(s.right, _t(g) @ g, b2)
+        left = ema(s.left, g @ _t(g), b2) if s.left.size else s.left
+        return left, ema(s.right, _t(g) @ g, b2) if s.right.size else s.right
 
     def first(g, s):
         left, right = averaged(g, s)
@@ -99,14 +100,14 @@ def scale_by_soap(
 
     def later(grads, state):
         def adam(g, s):
-            rotated = _t(s.left_basis) @ g @ s.right_basis
+            rotated = _rotate(g, s)
             return s._replace(mu=ema(s.mu, g, b1), nu=ema(s.nu, jnp.square(rotated), b2))
 
         def direction(g, s):
-            m = _t(s.left_basis) @ s.mu @ s.right_basis
+            m = _rotate(s.mu, s)
             scale = jnp.sqrt(bias_correction(b2, state.count, g.dtype)) / bias_correction(b1, state.count, g.dtype)
             u = m / (jnp.sqrt(s.nu) + jnp.asarray(eps).astype(g.dtype))
-            return scale * (s.left_basis @ u @ _t(s.right_basis))
+            return scale * _rotate_back(u, s)
 
         def precondition(g, s):
             left, right = averaged(g, s)
@@ -127,19 +128,33 @@ def _t(x):
     return jnp.swapaxes(x, -1, -2)
 
 
+def _rotate(x: jax.Array, s: SoapMatrix) -> jax.Array:
+    x = _t(s.left_basis) @ x if s.left.size else x
+    return x @ s.right_basis if s.right.size else x
+
+
+def _rotate_back(x: jax.Array, s: SoapMatrix) -> jax.Array:
+    x = s.left_basis @ x if s.left.size else x
+    return x @ _t(s.right_basis) if s.right.size else x
+
+
 def _eigenbasis(a: jax.Array) -> jax.Array:
     """Eigenvectors as columns, the largest eigenvalue's first."""
+    if not a.size:
+        return a
     _, vectors = jnp.linalg.eigh(a + 1e-30 * jnp.eye(a.shape[-1], dtype=a.dtype))
     return vectors[..., ::-1]
 
 
 def _turned(s: SoapMatrix) -> SoapMatrix:
     """One power iteration of each basis, its columns and nu's entries ordered by their eigenvalue estimates."""
-    left_basis, left_order = _power_iteration(s.left, s.left_basis)
-    right_basis, right_order = _power_iteration(s.right, s.right_basis)
-    nu = jnp.take_along_axis(s.nu, left_order[..., :, None], -2)
-    nu = jnp.take_along_axis(nu, right_order[..., None, :], -1)
-    return s._replace(nu=nu, left_basis=left_basis, right_basis=right_basis)
+    if s.left.size:
+        basis, order = _power_iteration(s.left, s.left_basis)
+        s = s._replace(left_basis=basis, nu=jnp.take_along_axis(s.nu, order[..., :, None], -2))
+    if s.right.size:
+        basis, order = _power_iteration(s.right, s.right_basis)
+        s = s._replace(right_basis=basis, nu=jnp.take_along_axis(s.nu, order[..., None, :], -1))
+    return s
 
 
 def _power_iteration(a: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -160,7 +175,7 @@ class SoapConfig(BlockAdamConfig):
     Decay: p <- p (1 - lr * weight_decay) - lr * u; the published code decays after the step, and not at t = 1
     Dampening: m is an average, weight 1 - b1
     State: 8 bytes a parameter and, of a matrix [n, m], 8 (n^2 + m^2)
-    Differs: optax has none; matrices by axes and roles, layers apart; no side is left out for its size
+    Differs: optax has none; matrices by axes and roles, layers apart
     Paper: Vyas et al. 2024, arXiv 2409.11321; github nikhilvyas/SOAP
     """
 
@@ -170,15 +185,18 @@ class SoapConfig(BlockAdamConfig):
     eps: float = 1e-8
     interval: int = 10
     """Updates between changes of basis."""
+    max_dim: int = 10_000
+    """A longer side of a matrix is not rotated."""
 
     def __post_init__(self):
         super().__post_init__()
         check(self, "interval", 1)
+        check(self, "max_dim", 1)
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
         require_labels(labels, "matrices are chosen")
         parts = {
-            "matrix": scale_by_soap(self.b1, self.b2, self.eps, labels, interval=self.interval),
+            "matrix": scale_by_soap(self.b1, self.b2, self.eps, labels, interval=self.interval, max_dim=self.max_dim),
             "rest": optax.scale_by_adam(self.b1, self.b2, self.eps),
         }
         return partition(parts, self._group, labels)

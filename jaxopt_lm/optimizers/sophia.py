@@ -71,9 +71,7 @@ def scale_by_sophia_g(
     def update(updates, state, params=None, *, sampled_grads=None, batch_tokens=None, **extra_args):
         del params, extra_args
         if sampled_grads is None or batch_tokens is None:
-            raise InputError(
-                "sophia: give update(…, sampled_grads=FUNCTION, batch_tokens=NUMBER); see optimizers.sampled_label_grads"
-            )
+            raise InputError("sophia: give update(…, sampled_grads=…, batch_tokens=…), see sampled_label_grads")
         due = (state.count > 0) & (state.count % interval == 0)
         hessian = _estimated(due, state.hessian, lambda: jax.tree.map(jnp.square, widen(sampled_grads())), b2)
         mu = map_params(lambda g, m: ema(m, g, b1), widen(updates), state.mu)
@@ -109,7 +107,7 @@ def scale_by_sophia_h(
     def update(updates, state, params=None, *, hutchinson=None, **extra_args):
         del params, extra_args
         if hutchinson is None:
-            raise InputError("sophia_h: give update(…, hutchinson=FUNCTION); see optimizers.hutchinson")
+            raise InputError("sophia_h: give update(…, hutchinson=…), see hutchinson")
         hessian = _estimated(state.count % interval == 0, state.hessian, lambda: widen(hutchinson()), b2)
         mu = map_params(lambda g, m: ema(m, g, b1), widen(updates), state.mu)
 

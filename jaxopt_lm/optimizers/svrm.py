@@ -94,6 +94,9 @@ class SvrmConfig(BlockAdamConfig):
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return scale_by_svrm(self.b1, self.b2, self.eps, self.gamma)
 
+    def moments(self) -> dict[str, Any]:
+        return {"b1": None, "b2": None, "eps": self.eps}
+
     def rate_multipliers(self, labels: Any) -> Callable[[Any], Any]:
         require_labels(labels, "rates are scaled")
         factors = {"attention": self.attention_multiplier, "mlp": self.mlp_multiplier}

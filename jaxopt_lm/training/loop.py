@@ -19,15 +19,15 @@ from jaxopt_lm.data.batches import EvalBatches, TrainBatches
 from jaxopt_lm.data.prepare import is_prepared
 from jaxopt_lm.data.tokens import TokenStore
 from jaxopt_lm.errors import InputError, require
-from jaxopt_lm.model import Params
 from jaxopt_lm.model.summary import flops_per_token, num_params
+from jaxopt_lm.optimizers import eval_params
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.checkpoints import Checkpoints
 from jaxopt_lm.training.display import Display
 from jaxopt_lm.training.loss import Batch
 from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, peak_flops
 from jaxopt_lm.training.run import RunFolder, read_metrics
-from jaxopt_lm.training.step import HParams, TrainState, init_state, make_eval_step, make_train_step
+from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState, init_state, make_eval_step, make_train_step
 
 
 def ensure_tokens(config: DataConfig) -> None:
@@ -129,7 +129,9 @@ class _Trainer:
             max_batches=config.eval.max_batches,
         )
         self.hparams = HParams.of(config)
-        self.train_step = jax.jit(make_train_step(config.model, config.num_microbatches), donate_argnums=0)
+        every = config.logging.telemetry_every_steps
+        options = TelemetryOptions(every, self.train_store.token_counts()) if every else None
+        self.train_step = jax.jit(make_train_step(config.model, config.num_microbatches, options), donate_argnums=0)
         self.eval_step = jax.jit(make_eval_step(config.model))
         self.meta = {"tokens": self.train_store.manifest.digest}
 
@@ -168,7 +170,7 @@ class _Trainer:
         """The loop. Before step s is saved, line s is on disk and finite: no checkpoint is ahead of its lines."""
         config = self.config
         if first == 0:
-            log.write(0, self._evaluate(state.params))
+            log.write(0, self._evaluate(state))
         batches = self._batches(first)
         for step in range(first + 1, config.num_train_steps + 1):
             state, metrics = self.train_step(state, next(batches), self.hparams)
@@ -178,7 +180,7 @@ class _Trainer:
             save = done or stopping or step % config.checkpoint.every_steps == 0
             if evaluate or save:
                 values = log.settle()
-                log.write(step, values | (self._evaluate(state.params) if evaluate else {}))
+                log.write(step, values | (self._evaluate(state) if evaluate else {}))
             if save:
                 writer.flush()
                 checkpoints.save(step, state, self.meta)
@@ -191,6 +193,7 @@ class _Trainer:
             writer,
             display,
             every_steps=config.logging.every_steps,
+            telemetry_every_steps=config.logging.telemetry_every_steps,
             tokens_per_step=config.global_batch_size * config.length,
             flops_per_token=flops_per_token(config.model, config.length),
             peak=peak and peak * self.mesh.size,
@@ -223,11 +226,13 @@ class _Trainer:
     def _place(self, tokens: np.ndarray, is_target: np.ndarray) -> Batch:
         return jax.device_put(Batch(tokens, is_target), sharding.batch_sharding(self.mesh))  # pyright: ignore
 
-    def _evaluate(self, params: Params) -> dict[str, float]:
+    def _evaluate(self, state: TrainState) -> dict[str, float]:
         """Mean cross-entropy in nats over the fixed validation batches, its perplexity, and bits per byte of text.
 
+        Of the parameters that the optimizer says are to be evaluated, see `eval_params`.
         Bytes are those of the whole validation split before the vocabulary's normalisation, which joins white space.
         """
+        params = eval_params(state.opt_state, state.params)
         sums = [self.eval_step(params, self._place(*batch)) for batch in self.eval_batches]
         ce, count = (math.fsum(float(x) for x in column) for column in zip(*sums, strict=True))
         loss = ce / count

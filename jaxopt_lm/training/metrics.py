@@ -115,6 +115,7 @@ class MetricLog:
       writer: of the lines that are due.
       display: of the same.
       every_steps: a line is due at its multiples.
+      telemetry_every_steps: metrics under `telemetry/` are written at its multiples, None: never; the others with them.
       tokens_per_step: in a global batch.
       flops_per_token: of forward and backward.
       peak: FLOP/s of all devices together, or None where it is not known.
@@ -126,11 +127,13 @@ class MetricLog:
         display: Display,
         *,
         every_steps: int,
+        telemetry_every_steps: int | None,
         tokens_per_step: int,
         flops_per_token: int,
         peak: float | None,
     ):
         self._writer, self._display, self._every_steps = writer, display, every_steps
+        self._telemetry_every_steps = telemetry_every_steps or math.inf
         self._tokens_per_step, self._flops_per_token, self._peak = tokens_per_step, flops_per_token, peak
         self._throughput = Throughput(tokens_per_step)
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -145,7 +148,7 @@ class MetricLog:
             before, _ = self._pending
             values = self._read()
             self._throughput.tick(before)
-            if before % self._every_steps == 0:
+            if 0 in (before % self._every_steps, before % self._telemetry_every_steps):
                 self.write(before, values | self._rate(before))
         self._pending = (step, metrics)
 
@@ -177,7 +180,9 @@ class MetricLog:
     def _read(self) -> dict[str, float]:
         assert self._pending
         step, metrics = self._pending
-        values = {name: float(value) for name, value in metrics.items()}
+        due = step % self._telemetry_every_steps == 0
+        wanted = {name: value for name, value in metrics.items() if due or not name.startswith("telemetry/")}
+        values = {name: float(value) for name, value in jax.device_get(wanted).items()}
         _check_finite(step, values)
         return values
 

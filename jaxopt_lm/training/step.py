@@ -5,19 +5,29 @@ schedule are built inside the trace from traced numbers, so a sweep vmaps over `
 a number changes. What the step branches on lies in `ModelConfig` and in the structure of `hparams`.
 """
 
+import functools
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxopt_lm import model
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.model import ModelConfig
-from jaxopt_lm.optimizers import OptimizerConfig, ScheduleConfig, clip_by_global_norm
-from jaxopt_lm.training.loss import Batch, num_targets, summed_losses
+from jaxopt_lm.optimizers import (
+    OptimizerConfig,
+    ScheduleConfig,
+    clip_by_global_norm,
+    hutchinson,
+    sampled_label_grads,
+    telemetry,
+)
+from jaxopt_lm.training.loss import Batch, num_targets, summed_losses, target_weights
 
 Metrics = dict[str, jax.Array]
 
@@ -30,10 +40,15 @@ class HParams(NamedTuple):
     num_train_steps: Any
     z_loss: Any
     max_grad_norm: Any
+    seed: Any
 
     @classmethod
     def of(cls, config: TrainConfig) -> "HParams":
-        return cls(*(getattr(config, name) for name in cls._fields))
+        return cls(*(getattr(config, name) for name in cls._fields))._replace(seed=np.uint32(config.seed))
+
+    def multiplier(self, step: jax.Array) -> jax.Array:
+        """The schedule's value for the update after `step` updates."""
+        return self.schedule.multiplier(step, self.num_train_steps, self.optimizer.calibration_steps)
 
 
 class TrainState(NamedTuple):
@@ -50,7 +65,7 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
-def _optimizer(hparams: HParams, multiplier: jax.Array | float, labels: Any) -> optax.GradientTransformation:
+def _optimizer(hparams: HParams, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
     tx = hparams.optimizer.make(multiplier, labels)
     return tx if hparams.max_grad_norm is None else optax.chain(clip_by_global_norm(hparams.max_grad_norm), tx)
 
@@ -61,8 +76,20 @@ def init_state(config: ModelConfig, hparams: HParams, key: jax.Array) -> TrainSt
     return TrainState(jnp.zeros((), jnp.int32), params, _optimizer(hparams, 0.0, model.labels(config)).init(params))
 
 
+class TelemetryOptions(NamedTuple):
+    """When the optimizer's telemetry is computed, and against what.
+
+    Attributes:
+      every_steps: at multiples of it.
+      token_counts: occurrences of every vocabulary entry in the training text, or None.
+    """
+
+    every_steps: int
+    token_counts: np.ndarray | None = None
+
+
 def make_train_step(
-    config: ModelConfig, num_microbatches: int = 1
+    config: ModelConfig, num_microbatches: int = 1, options: TelemetryOptions | None = None
 ) -> Callable[[TrainState, Batch, HParams], tuple[TrainState, Metrics]]:
     """The pure train step of a model.
 
@@ -72,6 +99,7 @@ def make_train_step(
     Args:
       config: of the model.
       num_microbatches: parts of a batch computed one after another; divides the batch.
+      options: adds the optimizer's telemetry to the metrics, under `telemetry/`; zeros at steps where it is not due.
 
     Returns:
       `train_step(state, batch, hparams) -> (state, metrics)`. Metrics are float scalars: `train/loss` (cross-entropy in
@@ -81,9 +109,18 @@ def make_train_step(
     labels = model.labels(config)
 
     def train_step(state: TrainState, batch: Batch, hparams: HParams) -> tuple[TrainState, Metrics]:
-        (ce, log_z_squared), grads = _grads(config, state.params, batch, hparams.z_loss, num_microbatches)
-        multiplier = hparams.schedule.multiplier(state.step, hparams.num_train_steps)
-        updates, opt_state = _optimizer(hparams, multiplier, labels).update(grads, state.opt_state, state.params)
+        objective = _Objective(config, batch, hparams.z_loss, num_microbatches)
+        (ce, log_z_squared), grads = objective.grads(state.params)
+        multiplier = hparams.multiplier(state.step)
+        key = jax.random.fold_in(jax.random.key(hparams.seed), state.step)
+        updates, opt_state = _optimizer(hparams, multiplier, labels).update(
+            grads,
+            state.opt_state,
+            state.params,
+            sampled_grads=lambda: objective.sampled_grads(state.params, key),
+            batch_tokens=num_targets(batch),
+            hutchinson=lambda: objective.hutchinson(state.params, key),
+        )
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "train/loss": ce,
@@ -93,33 +130,78 @@ def make_train_step(
             "updates/rms": optax.tree.norm(updates) / optax.tree.size(updates) ** 0.5,
             "params/norm": optax.tree.norm(params),
         }
+        if options is not None:
+            due = (state.step + 1) % options.every_steps == 0
+            read = functools.partial(_telemetry, hparams.optimizer, labels, options.token_counts)
+            metrics |= _where_due(due, read, opt_state, state.params, updates, grads)
         return TrainState(state.step + 1, typing.cast(model.Params, params), opt_state), metrics
 
     return train_step
 
 
-def _grads(config, params, batch, z_loss, num_microbatches):
-    """((cross-entropy, (log Z)^2), gradients), means over the targets of the whole batch."""
-    count = num_targets(batch)
+def _where_due(due, f, *args):
+    """f(*args), a tree of arrays, or zeros of its shapes; what is not due is not computed."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(f, *args))
+    return jax.lax.cond(due, f, lambda *_: zeros, *args)
 
-    def loss(params, part):
-        ce, log_z_squared = summed_losses(model.logits(config, params, part.tokens), part)
+
+def _telemetry(optimizer, labels, token_counts, opt_state, params, updates, grads):
+    found = telemetry.telemetry(opt_state, params, updates, **optimizer.moments())
+    norms = {f"grads_norm/{name}": value for name, value in telemetry.grad_norms(grads, labels).items()}
+    lines = telemetry.by_role(found, labels, token_counts) | norms
+    return {f"telemetry/{name}": value for name, value in lines.items()}
+
+
+class _Objective(NamedTuple):
+    """The loss of a batch as sums over its parts: gradients, and what Sophia estimates curvature from."""
+
+    config: ModelConfig
+    batch: Batch
+    z_loss: Any
+    num_parts: int
+
+    def _loss(self, params, part):
+        """(Loss, (cross-entropy, (log Z)^2)), the part's share of means over the targets of the whole batch."""
+        count = num_targets(self.batch)
+        ce, log_z_squared = summed_losses(model.logits(self.config, params, part.tokens), part)
         ce, log_z_squared = (total / count.astype(total.dtype) for total in (ce, log_z_squared))
-        return ce + z_loss * log_z_squared, (ce, log_z_squared)
+        return ce + self.z_loss * log_z_squared, (ce, log_z_squared)
 
-    def aux_and_grads(part):
-        grads, aux = jax.grad(loss, has_aux=True)(params, part)
-        return aux, grads
+    def grads(self, params):
+        """((cross-entropy, (log Z)^2), gradients)."""
 
-    if num_microbatches == 1:
-        return aux_and_grads(batch)
-    # Every num_microbatches-th row, so that a batch divided over devices makes parts that are divided likewise.
-    parts = jax.tree.map(lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(aux_and_grads, jax.tree.map(lambda x: x[0], parts))
-    )
-    total, _ = jax.lax.scan(lambda so_far, part: (optax.tree.add(so_far, aux_and_grads(part)), None), zeros, parts)
-    return total
+        def of_part(part, _):
+            grads, aux = jax.grad(self._loss, has_aux=True)(params, part)
+            return aux, grads
+
+        return self._sum(of_part)
+
+    def sampled_grads(self, params, key):
+        """Gradients of the mean cross-entropy on labels drawn from the model."""
+        count = num_targets(self.batch)
+
+        def of_part(part, index):
+            logits = functools.partial(model.logits, self.config, tokens_BL=part.tokens)
+            weights = target_weights(part) / count
+            return sampled_label_grads(lambda p: logits(params=p), params, jax.random.fold_in(key, index), weights)
+
+        return self._sum(of_part)
+
+    def hutchinson(self, params, key):
+        """z * (H z), H the loss's Hessian; every part has the same z."""
+        return self._sum(lambda part, _: hutchinson(lambda p: self._loss(p, part)[0], params, key))
+
+    def _sum(self, of_part):
+        """Sum of `of_part(part, index)` over the parts, one after another."""
+        if self.num_parts == 1:
+            return of_part(self.batch, 0)
+        # Every num_parts-th row, so that a batch divided over devices makes parts that are divided likewise.
+        parts = jax.tree.map(lambda x: x.reshape(-1, self.num_parts, *x.shape[1:]).swapaxes(0, 1), self.batch)
+        first = jax.tree.map(lambda x: x[0], parts)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, first, 0))
+        indexed = parts, jnp.arange(self.num_parts)
+        total, _ = jax.lax.scan(lambda so_far, xs: (optax.tree.add(so_far, of_part(*xs)), None), zeros, indexed)
+        return total
 
 
 def make_eval_step(config: ModelConfig) -> Callable[[model.Params, Batch], tuple[jax.Array, jax.Array]]:

@@ -72,7 +72,7 @@ ROWS: list[tuple[str, OptimizerConfig]] = [
     ("sgdw_m90_nesterov_wd0.1", o.SgdwConfig(momentum=0.9, nesterov=True, weight_decay=0.1, **RATES)),
     ("sgdw_m98_wd0", o.SgdwConfig(momentum=0.98, **RATES)),
     ("signum_b90_wd0", o.SignumConfig(b1=0.9, **RATES)),
-    ("soap", o.SoapConfig(b1=0.95, b2=0.95, eps=1e-8, interval=3, **RATES)),
+    ("soap_max_dim7", o.SoapConfig(b1=0.95, b2=0.95, eps=1e-8, interval=3, max_dim=7, **RATES)),
     ("sophiag_k10_rho0.04_wd0", o.SophiaConfig(b1=0.965, b2=0.99, rho=0.04, interval=10, **RATES)),
     ("sophiah_k5_p0.01_wd0.1", o.SophiaHConfig(b1=0.96, clip=0.01, eps=1e-12, weight_decay=0.1, interval=5, **RATES)),
 ]

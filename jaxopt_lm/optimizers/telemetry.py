@@ -1,0 +1,244 @@
+"""What an optimizer is doing, read from its state: effective learning rates, sizes of updates, nearness to a sign.
+
+`telemetry` finds second moments and learning rates in any state that optax's combinators nest: a second moment is a
+field
+`nu` with the structure of the parameters, a momentum a field `mu` beside it, a count a field `count`; a rate is what
+`scale_by_rate` or `optax.inject_hyperparams` recorded.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from jaxopt_lm.errors import InputError
+from jaxopt_lm.optimizers.adafactor import ScaleByAdafactorState, factored
+from jaxopt_lm.optimizers.clipping import layer_square_sums
+from jaxopt_lm.optimizers.rates import ScaleByRateState
+from jaxopt_lm.optimizers.trees import bias_correction, is_masked, map_params
+
+QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
+_MAX_SAMPLE = 2**16
+
+
+class Telemetry(NamedTuple):
+    """Trees of the parameters; a `MaskedNode` where the state has no such thing.
+
+    Attributes:
+      effective_learning_rate: lr / (sqrt(v) + eps), one for each block: broadcastable to the parameter, or to its
+        matrix.
+      learning_rate: the rate applied, broadcastable to the parameter.
+      update_rms: root mean square of the update, a scalar.
+      update_to_weight: norm of the update over that of the parameter, 0 where that is 0, a scalar.
+      abs_m_over_root_v: mean of abs(m) / sqrt(v), both bias-corrected where b1 and b2 are given; at most about 1.
+        Scalar.
+      cosine_with_sign: of the negative update with sign(m), a scalar: 1 is Signum.
+      second_moment: v, one for each block, bias-corrected where b2 is given.
+    """
+
+    effective_learning_rate: Any
+    learning_rate: Any
+    update_rms: Any
+    update_to_weight: Any
+    abs_m_over_root_v: Any
+    cosine_with_sign: Any
+    second_moment: Any
+
+
+class _Part(NamedTuple):
+    """The moments of the parameters that one transform has."""
+
+    mu: Any
+    nu: Any
+    count: Any
+    numbers: dict[str, Any]
+
+
+def telemetry(
+    opt_state: optax.OptState,
+    params: Any,
+    updates: Any,
+    *,
+    learning_rate: ArrayLike | None = None,
+    b1: ArrayLike | None = None,
+    b2: ArrayLike | None = None,
+    eps: ArrayLike | Callable[[jax.Array], ArrayLike] = 0.0,
+    eps_root: ArrayLike = 0.0,
+) -> Telemetry:
+    """Reads an optimizer's state after an update; pure, for use inside jit.
+
+    Args:
+      opt_state: the state after the update; through chain, partition, masked, MultiSteps, inject_hyperparams.
+      params: the parameters.
+      updates: what the optimizer returned.
+      learning_rate: the rate, where the state records none (our transforms and inject_hyperparams do).
+      b1: decay of m, for its bias correction; None: none.
+      b2: decay of v, for its bias correction; None: none. inject_hyperparams states bring their own b1, b2, eps,
+        eps_root.
+      eps: added to the root; a number, or a function of the step counted from 1.
+      eps_root: added inside the root.
+
+    Raises:
+      InputError: the state records no rate and none is given.
+    """
+    given = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    parts = _parts(opt_state, {name: value for name, value in given.items() if value is not None}, params)
+    columns = [_of_part(part, params) for part in parts]
+    nu, mu, rate, effective = (_first(params, [column[i] for column in columns]) for i in range(4))
+    ratio = map_params(lambda v, m: m if is_masked(m) else jnp.mean(_over(jnp.abs(m), jnp.sqrt(v))), nu, mu)
+    cosine = map_params(lambda m, u: _cosine(-u, jnp.sign(m)), mu, updates)
+    return Telemetry(
+        effective_learning_rate=effective,
+        learning_rate=rate,
+        update_rms=jax.tree.map(lambda u: jnp.sqrt(jnp.mean(jnp.square(u))) if u.size else jnp.zeros(()), updates),
+        update_to_weight=jax.tree.map(lambda u, p: _over(jnp.linalg.norm(u), jnp.linalg.norm(p)), updates, params),
+        abs_m_over_root_v=ratio,
+        cosine_with_sign=cosine,
+        second_moment=nu,
+    )
+
+
+def _over(a, b):
+    """a / b, 0 where b is 0."""
+    return jnp.where(b == 0, 0.0, a / jnp.where(b == 0, 1.0, b))
+
+
+def _cosine(a, b):
+    return _over(jnp.vdot(a, b.astype(a.dtype)), jnp.linalg.norm(a) * jnp.linalg.norm(b))
+
+
+def _structure(tree):
+    return jax.tree.structure(tree, is_leaf=is_masked)
+
+
+def _parts(node: Any, numbers: dict[str, Any], params: Any) -> list[_Part]:
+    """Every transform of a state that has second moments or a momentum, with the numbers in force there."""
+    if isinstance(node, ScaleByAdafactorState):
+        nu = map_params(
+            lambda m, r, c: factored(r, c).reshape(m.shape) if c.size else r, node.mu, node.row, node.column
+        )
+        return [_Part(node.mu, nu, node.count, numbers)]
+    hyperparams = getattr(node, "hyperparams", None)
+    if isinstance(hyperparams, dict):
+        numbers = numbers | hyperparams
+    if not isinstance(node, tuple | list | dict):
+        return []
+    children = list(node.values()) if isinstance(node, dict) else list(node)
+    for child in children:
+        if isinstance(child, ScaleByRateState):
+            numbers = numbers | {"learning_rate": child.learning_rate}
+    mu, nu = (getattr(node, name, None) for name in ("mu", "nu"))
+    mu, nu = (tree if tree is not None and _structure(tree) == _structure(params) else None for tree in (mu, nu))
+    if nu is not None:  # a norm per tensor has no axes, or that of stacked layers alone
+        nu = map_params(lambda v, p: v.reshape(v.shape + (1,) * (p.ndim - v.ndim)), nu, params)
+    found = [] if mu is None and nu is None else [_Part(mu, nu, getattr(node, "count", None), numbers)]
+    return found + [part for child in children for part in _parts(child, numbers, params)]
+
+
+def _of_part(part: _Part, params: Any) -> tuple[Any, Any, Any, Any]:
+    """(v, m, rate, effective rate) of a part, as trees; None where it has none."""
+    if "learning_rate" not in part.numbers:
+        raise InputError("telemetry: the state records no learning rate; give learning_rate=…")
+    rate, eps = part.numbers["learning_rate"], part.numbers["eps"]
+    mine = part.mu if part.nu is None else part.nu
+    rates = rate if _structure(rate) == _structure(params) else map_params(lambda _: jnp.asarray(rate), mine)
+    nu, mu = (_corrected(tree, part, b) for tree, b in ((part.nu, "b2"), (part.mu, "b1")))
+    if nu is None:
+        return None, mu, rates, None
+    floor = eps(part.count) if callable(eps) else eps
+
+    def effective(v, lr):
+        inside = v + jnp.asarray(part.numbers["eps_root"]).astype(v.dtype)
+        root = jnp.sqrt(inside) + jnp.asarray(floor).astype(v.dtype)
+        return jnp.minimum(lr.astype(v.dtype) / root, jnp.finfo(v.dtype).max)
+
+    return nu, mu, rates, map_params(effective, nu, rates)
+
+
+def _corrected(tree, part, name):
+    decay = part.numbers.get(name)
+    if tree is None or decay is None or part.count is None:
+        return tree
+    return map_params(lambda x: x / bias_correction(decay, part.count, x.dtype), tree)
+
+
+def _first(params: Any, trees: Sequence[Any]) -> Any:
+    """Per parameter what the first tree that has it says; a MaskedNode where none does."""
+    treedef = jax.tree.structure(params)
+    result = [optax.MaskedNode()] * treedef.num_leaves
+    for tree in trees:
+        leaves = [] if tree is None else jax.tree.leaves(tree, is_leaf=is_masked)
+        for i, leaf in enumerate(leaves):
+            if is_masked(result[i]) and not is_masked(leaf):
+                result[i] = leaf
+    return jax.tree.unflatten(treedef, result)
+
+
+def by_role(found: Telemetry, labels: Any, token_counts: np.ndarray | None = None) -> dict[str, jax.Array]:
+    """Scalars to log, per role of the parameters.
+
+    Args:
+      found: what `telemetry` returned.
+      labels: the parameters' tree of `Label`s.
+      token_counts: how often each vocabulary entry occurs in the training text, [V] or shorter: the second moment of
+        the
+        head's entries is then averaged over ten equal groups of them, rarest first.
+
+    Returns:
+      `effective_learning_rate/ROLE/QUANTILE` over blocks (of at most 65536 evenly spaced ones a role), and per role the
+      means over parameters of every other field of `Telemetry`; `head_second_moment/decile_0` to 9.
+    """
+    leaves = jax.tree.leaves(labels)
+    groups = {role: [i for i, label in enumerate(leaves) if label.role == role] for role in {x.role for x in leaves}}
+    columns = {name: jax.tree.leaves(tree, is_leaf=is_masked) for name, tree in found._asdict().items()}
+    result = {}
+    for role, members in sorted(groups.items()):
+        for name, column in columns.items():
+            values = [column[i] for i in members if not is_masked(column[i]) and column[i].size]
+            if not values or name == "second_moment":
+                continue
+            if name == "effective_learning_rate":
+                result |= {f"{name}/{role}/{q}": value for q, value in _quantiles(values).items()}
+            else:
+                result[f"{name}/{role}"] = sum(jnp.mean(x) for x in values) / len(values)
+    return result | ({} if token_counts is None else _by_frequency(columns["second_moment"], leaves, token_counts))
+
+
+def _quantiles(values):
+    stride = -(-sum(x.size for x in values) // _MAX_SAMPLE)
+    sample = jnp.concatenate([x.reshape(-1)[::stride].astype(jnp.result_type(float)) for x in values])
+    return dict(zip(QUANTILES, jnp.quantile(sample, jnp.asarray(list(QUANTILES.values()))), strict=True))
+
+
+def _by_frequency(second_moments, leaves, token_counts):
+    """Mean second moment of the head, or of the tied embedding, over tenths of the vocabulary by frequency."""
+    role = "head" if any(label.role == "head" for label in leaves) else "embedding"
+    index = next((i for i, label in enumerate(leaves) if label.role == role and "vocab" in label.axes), None)
+    if index is None or is_masked(second_moments[index]):
+        return {}
+    axis, v = leaves[index].axes.index("vocab"), second_moments[index]
+    if v.shape[axis] == 1:
+        return {}
+    per_entry = jnp.mean(v, [other for other in range(v.ndim) if other != axis])
+    counts = np.zeros(per_entry.size, np.int64)
+    counts[: len(token_counts)] = token_counts
+    tenths = np.array_split(np.argsort(counts, kind="stable"), 10)
+    return {
+        f"head_second_moment/decile_{i}": jnp.mean(per_entry[tenth]) for i, tenth in enumerate(tenths) if len(tenth)
+    }
+
+
+def grad_norms(grads: Any, labels: Any) -> dict[str, jax.Array]:
+    """Norms of gradients per role, and per layer and role: `ROLE` and `ROLE/layer_00`."""
+    result = {}
+    for role in sorted({label.role for label in jax.tree.leaves(labels)}):
+        mine = jax.tree.map(lambda g, label, role=role: g if label.role == role else optax.MaskedNode(), grads, labels)
+        layers, outside = layer_square_sums(mine, labels)
+        result[role] = jnp.sqrt(jnp.sum(layers) + outside)
+        for layer in range(layers.size):
+            result[f"{role}/layer_{layer:02d}"] = jnp.sqrt(layers[layer])
+    return result
