@@ -176,7 +176,7 @@ class ProdigyConfig(BlockAdamConfig):
         raise TypeError("prodigy has no direction apart from its rate: see make")
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
-        rate = jnp.asarray(self.learning_rate * multiplier)
+        rate = jnp.maximum(self.learning_rate * multiplier, 1e-30)  # at 0 optax's estimate of d is 0 / 0
         inner = optax.contrib.prodigy(
             rate,  # pyright: ignore[reportArgumentType]
             (self.b1, self.b2),

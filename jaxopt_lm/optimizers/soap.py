@@ -142,7 +142,7 @@ def _eigenbasis(a: jax.Array) -> jax.Array:
     """Eigenvectors as columns, the largest eigenvalue's first."""
     if not a.size:
         return a
-    _, vectors = jnp.linalg.eigh(a + 1e-30 * jnp.eye(a.shape[-1], dtype=a.dtype))
+    _, vectors = jnp.linalg.eigh(a + jnp.broadcast_to(1e-30 * jnp.eye(a.shape[-1], dtype=a.dtype), a.shape))
     return vectors[..., ::-1]
 
 

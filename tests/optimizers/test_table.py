@@ -1,0 +1,222 @@
+"""What every registered optimizer shares, over the table of all of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxopt_lm import model
+from jaxopt_lm import optimizers as o
+from jaxopt_lm.labels import Label
+from jaxopt_lm.optimizers import OPTIMIZERS
+from jaxopt_lm.optimizers.soap import SoapMatrix
+from tests.optimizers.worlds import (
+    FIELDS,
+    LABELS,
+    config_of,
+    random_tree,
+    run,
+    tiny_model,
+    tiny_params,
+    update_once,
+)
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+sizes = st.integers(1, 5)
+
+
+def test_every_optimizer_has_a_row():
+    assert FIELDS.keys() == OPTIMIZERS.keys()
+
+
+def some_shapes(vocab, embed, heads, width, mlp):
+    shapes = {
+        "embed": (vocab, embed),
+        "query": (embed, heads, width),
+        "mlp": (embed, mlp),
+        "norm": (embed,),
+        "head": (embed, vocab),
+    }
+    return {leaf: jax.ShapeDtypeStruct(shape, jnp.float32) for leaf, shape in shapes.items()}
+
+
+@every_optimizer
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(
+    dims=st.tuples(st.integers(2, 6), sizes, sizes, sizes, sizes),
+    dtype=st.sampled_from([jnp.float32, jnp.bfloat16]),
+)
+def test_any_shape_and_dtype(name, dims, dtype):
+    """State keeps structure and dtypes, updates have those of the gradients; state is float32 for bfloat16 too."""
+    shapes = some_shapes(*dims)
+    params, config = random_tree(shapes, -1, dtype), config_of(name, weight_decay=0.1)
+    before = jax.eval_shape(config.make(1.0, LABELS).init, params)
+    updates, after = jax.eval_shape(lambda s, p, g: update_once(config, LABELS, s, p, g), before, params, params)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), before)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), updates) == jax.tree.map(lambda x: (x.shape, x.dtype), params)
+    floats = [x.dtype for x in jax.tree.leaves(before) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert set(floats) <= {jnp.dtype(jnp.float32)}
+
+
+@every_optimizer
+def test_scan_with_donation_equals_a_loop(name):
+    """Updates jitted one by one, their state donated, are those under lax.scan."""
+    shapes, config = some_shapes(6, 4, 2, 2, 5), config_of(name, weight_decay=0.1)
+    params, grads = random_tree(shapes, -1), [random_tree(shapes, step) for step in range(5)]
+    expected, _ = run(config, LABELS, params, grads)
+    update = jax.jit(lambda state, p, g: update_once(config, LABELS, state, p, g), donate_argnums=0)
+    state = jax.jit(config.make(1.0, LABELS).init)(params)
+    for g, after in zip(grads, expected, strict=True):
+        updates, state = update(state, params, g)
+        params = optax.apply_updates(params, updates)
+        assert_close(params, after)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((params, state)))
+
+
+def assert_close(mine, other, rtol=2e-4, atol=2e-5):
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+@every_optimizer
+def test_every_number_is_traced_and_one_program_serves_all(name):
+    """Changing any number compiles nothing; members of a vmapped population equal their solo runs."""
+    shapes, base = some_shapes(6, 4, 2, 2, 5), config_of(name, weight_decay=0.1)
+    params, grads = random_tree(shapes, -1), [random_tree(shapes, step, scale=0.1) for step in range(3)]
+    traces = []
+
+    def last(config):
+        traces.append(None)
+        return run(config, LABELS, params, grads, 0.5)[0][-1]
+
+    leaves, treedef = jax.tree.flatten(base)
+    changed = [
+        treedef.unflatten([*leaves[:i], (0.9 * x if isinstance(x, float) else x + 1), *leaves[i + 1 :]])
+        for i, x in enumerate(leaves)
+    ]
+    program = jax.jit(last)
+    alone = [program(config) for config in (base, *changed)]
+    assert len(traces) == 1
+    together = jax.jit(jax.vmap(last))(jax.tree.map(lambda *xs: jnp.asarray(xs), base, *changed))
+    for member, solo in enumerate(alone):
+        assert_close(jax.tree.map(lambda x, i=member: x[i], together), solo)
+
+
+@every_optimizer
+def test_a_schedule_for_every_number(name):
+    """A constructor takes a schedule for any number; one that is constant changes nothing, the rate's is applied."""
+    shapes, labels = some_shapes(6, 4, 2, 2, 5), LABELS
+    params, grads = random_tree(shapes, -1), [random_tree(shapes, step) for step in range(3)]
+    config = config_of(name, weight_decay=0.1)
+    numbers = {k: v for k, v in vars(config).items() if isinstance(v, float)}
+    constant = {k: (lambda count, v=v: jnp.asarray(v, jnp.float32)) for k, v in numbers.items()}
+    construct = getattr(o, name)
+
+    def drive(tx):
+        @jax.jit
+        def step(state, moved, g):
+            curvature = {"sampled_grads": lambda: g, "batch_tokens": 100, "hutchinson": lambda: g}
+            updates, state = optax.with_extra_args_support(tx).update(g, state, moved, **curvature)
+            return state, optax.apply_updates(moved, updates)
+
+        state, moved = tx.init(params), params
+        for g in grads:
+            state, moved = step(state, moved, g)
+        return moved
+
+    plain = drive(construct(labels, **vars(config)))
+    scheduled = drive(construct(labels, **(vars(config) | constant)))
+    assert_close(scheduled, plain)
+    still = drive(construct(labels, **(vars(config) | silent(config))))
+    assert_close(still, params, 1e-6, 1e-6)
+
+
+def silent(config):
+    """Every peak rate as a schedule that is 0."""
+    nested = {k: v for k, v in vars(config).items() if isinstance(v, o.OptimizerConfig)}
+    still = {k: type(v)(**(vars(v) | silent(v))) for k, v in nested.items()}
+    return {"learning_rate": lambda count: jnp.zeros(())} | still
+
+
+@every_optimizer
+def test_dead_rows_stay_put(name):
+    """A row without gradients keeps its bits, nothing becomes NaN; schedule-free rebuilds it, within an ulp a step."""
+    shapes = some_shapes(6, 4, 2, 2, 5)
+    params = random_tree(shapes, -1)
+    grads = [random_tree(shapes, step) for step in range(8)]
+    for g in grads:
+        g["embed"], g["head"] = g["embed"].at[3].set(0), g["head"].at[:, 3].set(0)
+    fields = {} if name == "hybrid" else {"weight_decay": 0.0}
+    moved = run(config_of(name, **fields), LABELS, params, grads)[0][-1]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(moved))
+    for before, after in ((params["embed"][3], moved["embed"][3]), (params["head"][:, 3], moved["head"][:, 3])):
+        if name == "schedule_free_adamw":
+            np.testing.assert_allclose(after, before, rtol=8 * 1.2e-7)
+        else:
+            np.testing.assert_array_equal(after, before)
+    if name != "hybrid":
+        assert not np.allclose(moved["embed"][2], params["embed"][2], atol=1e-7)
+
+
+@every_optimizer
+def test_nan_is_never_hidden(name):
+    """After one NaN gradient entry, that entry's parameter is non-finite at every later step."""
+    shapes = some_shapes(6, 4, 2, 2, 5)
+    params, config = random_tree(shapes, -1), config_of(name)
+    trained = "head" if name == "hybrid" else "mlp"
+    state = jax.jit(config.make(1.0, LABELS).init)(params)
+    update = jax.jit(lambda state, p, g: update_once(config, LABELS, state, p, g))
+    for step in range(6):
+        grads = random_tree(shapes, step)
+        if step == 1:
+            grads[trained] = grads[trained].at[1, 2].set(jnp.nan)
+        updates, state = update(state, params, grads)
+        params = optax.apply_updates(params, updates)
+        assert np.isfinite(params[trained][1, 2]) == (step < 1), step
+
+
+@every_optimizer
+def test_zero_size_and_scalar_parameters(name):
+    labels = LABELS | {"empty": Label(("embed", "mlp"), "mlp"), "gain": Label((), "norm")}
+    shapes = some_shapes(6, 4, 2, 2, 5) | {
+        "empty": jax.ShapeDtypeStruct((0, 3), jnp.float32),
+        "gain": jax.ShapeDtypeStruct((), jnp.float32),
+    }
+    params = random_tree(shapes, -1)
+    moved, state = run(config_of(name), labels, params, [random_tree(shapes, step) for step in range(4)])
+    assert moved[-1]["empty"].shape == (0, 3)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((moved[-1], state)))
+    assert float(moved[-1]["gain"]) != float(params["gain"])
+
+
+@every_optimizer
+def test_stacked_layers_train_as_unstacked_ones(name):
+    """Trajectories agree, and so do the entries of state each parameter has."""
+    unrolled, labels = tiny_params()
+    stacked, stacked_labels = model.stack_layers(unrolled), model.labels(tiny_model(scan_layers=True))
+    config = config_of(name, weight_decay=0.1)
+    grads = [random_tree(unrolled, step) for step in range(5)]
+    expected, state = run(config, labels, unrolled, grads)
+    found, stacked_state = run(config, stacked_labels, stacked, [model.stack_layers(g) for g in grads])
+    for a, b in zip(found, expected, strict=True):
+        assert_close(a, model.stack_layers(b), 1e-4, 1e-5)
+    large = [sum(x.size for x in jax.tree.leaves(s) if x.size > 1) for s in (state, stacked_state)]
+    assert abs(large[0] - large[1]) <= 2 * len(jax.tree.leaves(unrolled))  # a scalar a tensor, stacked, is an array
+
+
+@pytest.mark.parametrize("name", ["muon", "soap"])
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_matrix_state_is_of_attention_and_mlp_alone(name, scan_layers):
+    config = tiny_model(scan_layers=scan_layers)
+    params, labels = random_tree(model.shapes(config), 0), model.labels(config)
+    state = config_of(name).make(1.0, labels).init(params)
+    inner = optax.tree.get(state, "inner_states")["matrix"]
+    trees = optax.tree.get(inner, "mu") if name == "muon" else optax.tree.get(inner, "matrices")
+    leaves = jax.tree.leaves(trees, is_leaf=lambda x: isinstance(x, optax.MaskedNode | SoapMatrix))
+    for label, leaf in zip(jax.tree.leaves(labels), leaves, strict=True):
+        assert isinstance(leaf, optax.MaskedNode) == (label.role not in ("attention", "mlp")), label
