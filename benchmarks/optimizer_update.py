@@ -2,10 +2,10 @@
 
     python benchmarks/optimizer_update.py --preset=150m
 
-An update is `tx.update` and `apply_updates`, jitted, with parameters and state donated; gradients are fixed normal draws,
-parameters and state float32. Every optimizer's updates alternate with optax.adamw's, one by one; the ratio is of the two
-medians. State is bytes a parameter. Curvature estimates of Sophia are given, not computed: they cost a gradient, every
-`interval` updates. 150m needs about 6 GB.
+An update is `tx.update` and `apply_updates`, jitted, with parameters and state donated; gradients are fixed normal
+draws, parameters and state float32. Every optimizer's updates alternate with optax.adamw's, one by one; the ratio is of
+the two medians. State is bytes a parameter. Curvature estimates of Sophia are given, not computed: they cost a
+gradient, every `interval` updates. 150m needs about 9 GB.
 """
 
 import argparse

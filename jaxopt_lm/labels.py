@@ -6,7 +6,9 @@ telemetry read it. It lies below all rooms so that they share one vocabulary wit
 
 import dataclasses
 
-AXES = ("layers", "vocab", "embed", "heads", "kv_heads", "head_dim", "value_dim", "mlp")
+from jaxopt_lm.errors import InputError
+
+AXES = ("layers", "vocab", "length", "embed", "heads", "kv_heads", "head_dim", "value_dim", "mlp")
 ROLES = ("embedding", "attention", "mlp", "norm", "head")
 
 
@@ -28,4 +30,4 @@ class Label:
 
     def __post_init__(self):
         if self.role not in ROLES or not set(self.axes) <= set(AXES):
-            raise ValueError(f"{self}: axes are of {AXES}, the role is one of {ROLES}")
+            raise InputError(f"{self}: axes are of {', '.join(AXES)}; the role is one of {', '.join(ROLES)}")

@@ -5,7 +5,8 @@ modules.
 `OPTIMIZERS` is the registry behind `--config.optimizer`: a name and the config dataclass that makes it.
 """
 
-from jaxopt_lm.labels import Label
+from jaxopt_lm.errors import InputError
+from jaxopt_lm.labels import AXES, ROLES, Label
 from jaxopt_lm.optimizers.adafactor import (
     AdafactorBigVisionConfig,
     AdafactorConfig,
@@ -44,13 +45,16 @@ from jaxopt_lm.optimizers.contrib import (
     schedule_free_adamw,
 )
 from jaxopt_lm.optimizers.curvature import hutchinson, sampled_label_grads
+from jaxopt_lm.optimizers.describe import describe, state_bytes
 from jaxopt_lm.optimizers.frozen import FrozenConfig, frozen
 from jaxopt_lm.optimizers.groups import axes_kept, label_params
 from jaxopt_lm.optimizers.hybrid import HybridConfig, hybrid
 from jaxopt_lm.optimizers.layer_adaptive import LayerAdaptiveAdamWConfig, layer_adaptive_adamw
 from jaxopt_lm.optimizers.lion import LionConfig, SignumConfig, lion, signum
 from jaxopt_lm.optimizers.mars import MarsConfig, mars, scale_by_mars
+from jaxopt_lm.optimizers.measure import Telemetry, grad_norms, telemetry, telemetry_by_role
 from jaxopt_lm.optimizers.muon import MuonConfig, muon
+from jaxopt_lm.optimizers.rates import scale_by_rate
 from jaxopt_lm.optimizers.schedules import SCHEDULES, ScheduleConfig
 from jaxopt_lm.optimizers.sgdw import SgdwConfig, heavy_ball, sgdw
 from jaxopt_lm.optimizers.soap import SoapConfig, scale_by_soap, soap
@@ -96,7 +100,9 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
 }
 
 __all__ = [
+    "AXES",
     "OPTIMIZERS",
+    "ROLES",
     "SCHEDULES",
     "AdEMAMixConfig",
     "AdafactorBigVisionConfig",
@@ -111,6 +117,7 @@ __all__ = [
     "Calibration",
     "FrozenConfig",
     "HybridConfig",
+    "InputError",
     "Label",
     "LambConfig",
     "LarsConfig",
@@ -129,6 +136,7 @@ __all__ = [
     "SophiaConfig",
     "SophiaHConfig",
     "SvrmConfig",
+    "Telemetry",
     "adafactor",
     "adafactor_big_vision",
     "adalayer",
@@ -142,8 +150,10 @@ __all__ = [
     "axes_kept",
     "clip_by_global_norm",
     "clip_by_layer_norm",
+    "describe",
     "eval_params",
     "frozen",
+    "grad_norms",
     "heavy_ball",
     "hutchinson",
     "hybrid",
@@ -163,6 +173,7 @@ __all__ = [
     "scale_by_block_adam",
     "scale_by_lars_ratio",
     "scale_by_mars",
+    "scale_by_rate",
     "scale_by_soap",
     "scale_by_sophia_g",
     "scale_by_sophia_h",
@@ -173,6 +184,9 @@ __all__ = [
     "soap",
     "sophia",
     "sophia_h",
+    "state_bytes",
     "svrm",
+    "telemetry",
+    "telemetry_by_role",
     "traceable",
 ]

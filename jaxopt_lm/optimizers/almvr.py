@@ -89,7 +89,7 @@ class AlmvrConfig(BlockAdamConfig):
         return scale_by_almvr(self.b1, self.b2, self.eps, axes_kept(labels, {}))
 
     def moments(self) -> dict[str, Any]:
-        return {"b1": None, "b2": self.b2, "eps_root": self.eps}
+        return {"b2": self.b2, "eps_root": self.eps}
 
 
 almvr = constructor(AlmvrConfig)

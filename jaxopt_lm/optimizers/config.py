@@ -13,7 +13,7 @@ import inspect
 import math
 import typing
 from collections.abc import Callable
-from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,20 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import require
 from jaxopt_lm.labels import ROLES, Label
+from jaxopt_lm.optimizers.groups import check_labels
 from jaxopt_lm.optimizers.rates import scale_by_rate
 from jaxopt_lm.optimizers.trees import next_count, with_wide_state
 
 FLOAT32_MAX = 3.4028234e38
 
 
-def traceable(cls: type) -> type:
+T = TypeVar("T")
+
+
+def traceable(cls: type[T]) -> type[T]:
     """Class decorator: registers a dataclass as a pytree whose leaves are its numbers."""
     hints = typing.get_type_hints(cls)
-    fields = [field.name for field in dataclasses.fields(cls)]
+    fields = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
     numbers = [name for name in fields if _is_number(name, hints[name])]
     jax.tree_util.register_dataclass(cls, numbers, [name for name in fields if name not in numbers])
     return cls
@@ -120,7 +124,7 @@ class OptimizerConfig(abc.ABC):
             optax.chain(
                 self.direction(labels),
                 self.decay(labels),
-                scale_by_rate(self.learning_rate * multiplier, self.rate_multipliers(labels)),
+                scale_by_rate(self.learning_rate * multiplier, self.rate_multipliers(labels), self.moments()),
             )
         )
 
@@ -145,33 +149,45 @@ class OptimizerConfig(abc.ABC):
         return 0
 
     def moments(self) -> dict[str, Any]:
-        """What `telemetry` needs to know of second moments: b1, b2 (None: not bias-corrected), eps, eps_root."""
+        """By which `telemetry` reads the state's moments: b1 and b2 where they are bias-corrected, eps, eps_root."""
         return {}
 
-    def trained(self, label: Label) -> bool:
-        """Whether a parameter moves at all."""
+    def part(self, label: Label) -> "OptimizerConfig | None":
+        """The config that a parameter is updated by: this one, one inside it, or None where it never moves."""
         del label
-        return True
+        return self
 
 
-P = ParamSpec("P")
-
-
-def constructor(config: Callable[P, OptimizerConfig]) -> Callable[Concatenate[Any, P], optax.GradientTransformation]:
-    """The function `(labels, **fields) -> optax.GradientTransformationExtraArgs` of a config class.
+def constructor(config: type[OptimizerConfig]) -> Callable[..., optax.GradientTransformationExtraArgs]:
+    """The function `(labels=None, *, fields…) -> optax.GradientTransformationExtraArgs` of a config class.
 
     `labels` is a tree of `Label`s, or None where the optimizer treats every parameter alike. Every number may be a
-    Python
-    number, a traced scalar or a schedule: a function of the count of updates made so far, as in optax.
+    Python number, a traced scalar or a schedule: a function of the count of updates made so far, as in optax.
     """
 
-    def construct(labels: Any, *args: P.args, **fields: P.kwargs) -> optax.GradientTransformation:
-        made = config(*args, **fields)
-        return _scheduled(made, labels) if any(map(callable, jax.tree.leaves(made))) else made.make(1.0, labels)
+    def construct(labels: Any = None, **fields: Any) -> optax.GradientTransformationExtraArgs:
+        strange = next((x for x in jax.tree.leaves(labels) if not isinstance(x, Label)), None)
+        require(strange is None, f"labels: must be a tree of Labels, has {type(strange).__name__}; see label_params")
+        made = config(**fields)
+        scheduled = any(callable(leaf) for leaf in jax.tree.leaves(made))
+        return _for_labels(_scheduled(made, labels) if scheduled else made.make(1.0, labels), labels)
 
-    name = getattr(config, "__name__", "")
-    construct.__doc__ = f"`{name}` as a function of labels and fields.\n\n{inspect.getdoc(config)}"
+    labelled = inspect.Parameter("labels", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Any)
+    parameters = [labelled, *inspect.signature(config).parameters.values()]
+    construct.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    construct.__doc__ = f"`{config.__name__}` as a function of labels and fields.\n\n{inspect.getdoc(config)}"
     return construct
+
+
+def _for_labels(tx: optax.GradientTransformationExtraArgs, labels: Any) -> optax.GradientTransformationExtraArgs:
+    """Refuses parameters that the labels are not of, in place of an error from deep within."""
+
+    def init(params):
+        if labels is not None:
+            check_labels(params, labels)
+        return tx.init(params)
+
+    return optax.GradientTransformationExtraArgs(init, tx.update)
 
 
 class ScheduledState(NamedTuple):

@@ -36,7 +36,7 @@ class AdoptConfig(BlockAdamConfig):
     eps: float = 1e-6
 
     def moments(self) -> dict[str, Any]:
-        return {"b1": None, "b2": None, "eps": self.eps}
+        return {"eps": self.eps}
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return optax.contrib.scale_by_adopt(self.b1, self.b2, self.eps)
@@ -102,6 +102,9 @@ class AdanConfig(BlockAdamConfig):
         check_decays(self, "b3")
         check(self, "eps_root", 0)
 
+    def moments(self) -> dict[str, Any]:
+        return {"b1": self.b1, "b2": self.b3, "eps": self.eps, "eps_root": self.eps_root}
+
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return optax.scale_by_adan(self.b1, self.b2, self.b3, self.eps, self.eps_root)
 
@@ -127,7 +130,7 @@ class NovoGradConfig(BlockAdamConfig):
     eps: float = 1e-6
 
     def moments(self) -> dict[str, Any]:
-        return {"b1": None, "b2": None, "eps": self.eps}
+        return {"eps": self.eps}
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
         def tx(weight_decay):
@@ -188,7 +191,8 @@ class ProdigyConfig(BlockAdamConfig):
         decay_mask = self.decay_mask(labels)
 
         def init(params):
-            return inner.init(params), ScaleByRateState(jnp.zeros((), jnp.result_type(float)))
+            zero = jnp.zeros((), jnp.result_type(float))
+            return inner.init(params), ScaleByRateState(jnp.zeros((), jnp.int32), zero, {})
 
         def update(updates, state, params=None, **extra_args):
             before, _ = state
@@ -196,7 +200,7 @@ class ProdigyConfig(BlockAdamConfig):
             updates, after = inner.update(updates, before, params, **extra_args)
             decayed = optax.add_decayed_weights(-applied * self.weight_decay, decay_mask)
             updates, _ = decayed.update(updates, decayed.init(updates), params)
-            return updates, (after, ScaleByRateState(applied))
+            return updates, (after, ScaleByRateState(next_count(before.count), applied, {}))
 
         return with_wide_state(optax.GradientTransformationExtraArgs(init, update))
 
@@ -229,14 +233,14 @@ class ScheduleFreeAdamWConfig(BlockAdamConfig):
         check(self, "b1", 0, 1, open_low=True, open_high=True)
 
     def moments(self) -> dict[str, Any]:
-        return {"b1": None, "b2": self.b2, "eps": self.eps}
+        return {"b2": self.b2, "eps": self.eps}
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return optax.scale_by_rms(self.b2, self.eps, eps_in_sqrt=False, bias_correction=True)
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         rate = jnp.asarray(self.learning_rate * multiplier)
-        base = optax.chain(self.direction(labels), self.decay(labels), scale_by_rate(rate))
+        base = optax.chain(self.direction(labels), self.decay(labels), scale_by_rate(rate, moments=self.moments()))
         return with_wide_state(optax.contrib.schedule_free(base, rate, self.b1))
 
 

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import AdalayerStarConfig, Calibration, scale_by_block_adam
-from jaxopt_lm.optimizers.config import check, check_roles, constructor, traceable
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_roles, constructor, traceable
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
 from jaxopt_lm.optimizers.trees import next_count
 
@@ -70,7 +70,10 @@ class FrozenConfig(AdalayerStarConfig):
         def at(count):
             begun = count >= jnp.asarray(self.calibration_steps)
             moving = plain(jnp.where(begun, multiplier, 0.0), labels)
-            return partition({"moving": moving, "untrained": optax.set_to_zero()}, self._group, labels)
+            return partition({"moving": moving, "untrained": optax.set_to_zero()}, group, labels)
+
+        def group(label):
+            return "untrained" if self.part(label) is None else "moving"
 
         def init(params):
             count = jnp.zeros((), jnp.int32)
@@ -82,14 +85,11 @@ class FrozenConfig(AdalayerStarConfig):
 
         return optax.GradientTransformationExtraArgs(init, update)
 
-    def _group(self, label: Label) -> str:
-        return "moving" if self.trained(label) else "untrained"
-
     def moments(self) -> dict[str, Any]:
-        return {"b1": self.b1, "b2": None, "eps": self.eps}
+        return {"b1": self.b1, "eps": self.eps}
 
-    def trained(self, label: Label) -> bool:
-        return label.role not in self.untrained_roles
+    def part(self, label: Label) -> OptimizerConfig | None:
+        return None if label.role in self.untrained_roles else self
 
 
 frozen = constructor(FrozenConfig)

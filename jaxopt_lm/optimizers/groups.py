@@ -2,7 +2,7 @@
 
 A label (`jaxopt_lm.labels.Label`) names a parameter's axes and role. Our models declare labels; for any other model
 `label_params` derives them from rules on paths. From labels follow blocks (`axes_kept`), the matrix that a per-head
-kernel is (`matrix_axes`), the layers (`layer_indices`), transforms by role (`by_role`) and by layer (`per_layer`).
+kernel is (`matrix_axes`), the layers (`by_layer`), transforms by group (`partition`) and by layer (`per_layer`).
 """
 
 import math
@@ -40,7 +40,8 @@ def label_params(params: Any, rules: Sequence[tuple[str, Label]]) -> Any:
     Raises:
       InputError: a parameter that no rule matches, a rule that wins nowhere, or axes that do not fit a shape.
     """
-    used = set()
+    used: set[int] = set()
+    sizes: dict[str, int] = {}
 
     def label(path, leaf):
         name = path_name(path)
@@ -48,11 +49,7 @@ def label_params(params: Any, rules: Sequence[tuple[str, Label]]) -> Any:
             if match := re.fullmatch(pattern, name):
                 used.add(index)
                 layer = match.groupdict().get("layer")
-                require(
-                    len(found.axes) == jnp.ndim(leaf),
-                    f"rule '{pattern}': its axes {found.axes} must be as many as the axes of {name}, shape "
-                    f"{jnp.shape(leaf)}",
-                )
+                _check_sizes(sizes, found, name, pattern, jnp.shape(leaf))
                 return found if layer is None else Label(found.axes, found.role, int(layer))
         raise InputError(f"parameter {name}: no rule matches it; add one")
 
@@ -60,6 +57,32 @@ def label_params(params: Any, rules: Sequence[tuple[str, Label]]) -> Any:
     for index, (pattern, _) in enumerate(rules):
         require(index in used, f"rule '{pattern}': it matches no parameter that the rules before leave; drop it")
     return labels
+
+
+def _check_sizes(sizes, label, name, pattern, shape):
+    """A rule's axes are as many as the parameter's, and those of the vocabulary and the width have one size each."""
+    require(
+        len(label.axes) == len(shape),
+        f"rule '{pattern}': its axes {label.axes} must be as many as those of {name}, shape {shape}",
+    )
+    for axis, size in zip(label.axes, shape, strict=True):
+        require(
+            axis not in ("vocab", "embed") or sizes.setdefault(axis, size) == size,
+            f"rule '{pattern}': axis {axis} of {name}, shape {shape}, must have size {sizes.get(axis)} as elsewhere",
+        )
+
+
+def check_labels(params: Any, labels: Any) -> None:
+    """Raises `InputError` unless every parameter has one label with as many axes as itself."""
+    shapes = {path_name(path): jnp.shape(x) for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    axes = {path_name(path): label.axes for path, label in jax.tree_util.tree_leaves_with_path(labels)}
+    odd = sorted(shapes.keys() ^ axes.keys())
+    require(not odd, f"labels: must have the parameters' structure; {odd[0] if odd else ''} is in one of them alone")
+    for name, shape in shapes.items():
+        require(
+            len(shape) == len(axes[name]),
+            f"labels: {name} has shape {shape} and axes {axes[name]}; they must be as many",
+        )
 
 
 def require_labels(labels: Any, why: str) -> None:

@@ -63,23 +63,25 @@ class HybridConfig(OptimizerConfig):
             "sgd": super().make(multiplier, labels),
             "untrained": optax.set_to_zero(),
         }
-        return partition(parts, self.group, labels)
 
-    def group(self, label: Label) -> str:
-        """Which part a parameter belongs to: adaptive, sgd or untrained."""
+        def group(label):
+            if label.role in self.untrained_roles:
+                return "untrained"
+            return "adaptive" if label.role in self.adaptive_roles else "sgd"
+
+        return partition(parts, group, labels)
+
+    def part(self, label: Label) -> OptimizerConfig | None:
         if label.role in self.untrained_roles:
-            return "untrained"
-        return "adaptive" if label.role in self.adaptive_roles else "sgd"
+            return None
+        return self.adaptive.part(label) if label.role in self.adaptive_roles else self
+
+    def moments(self) -> dict[str, Any]:
+        return {"b1": self.b1} if self.sgd == "debiased_ema" else {}
 
     @property
     def calibration_steps(self) -> int:
         return self.adaptive.calibration_steps
-
-    def moments(self) -> dict[str, Any]:
-        return self.adaptive.moments()
-
-    def trained(self, label: Label) -> bool:
-        return label.role not in self.untrained_roles
 
 
 hybrid = constructor(HybridConfig)

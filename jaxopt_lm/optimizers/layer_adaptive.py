@@ -104,7 +104,8 @@ class LayerAdaptiveAdamWConfig(BlockAdamConfig):
         return s / jnp.mean(s) if self.mean_one else s
 
     def moments(self) -> dict[str, Any]:
-        return {"b1": None if self.b1_first is not None else self.b1, "b2": self.b2, "eps": self.eps_at}
+        one_b1 = {"b1": self.b1} if self.b1_first is None else {}
+        return {"b2": self.b2, "eps": self.eps_at} | one_b1
 
     def rate_multipliers(self, labels: Any) -> Callable[[Any], Any]:
         one = jnp.ones(())

@@ -1,12 +1,11 @@
 """What an optimizer is doing, read from its state: effective learning rates, sizes of updates, nearness to a sign.
 
-`telemetry` finds second moments and learning rates in any state that optax's combinators nest: a second moment is a
-field
-`nu` with the structure of the parameters, a momentum a field `mu` beside it, a count a field `count`; a rate is what
-`scale_by_rate` or `optax.inject_hyperparams` recorded.
+`telemetry` finds moments and learning rates in any state that optax's combinators nest: trees with the parameters'
+structure under the names that optax and we give them, beside a count; the rate is what `scale_by_rate` or
+`optax.inject_hyperparams` recorded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +15,19 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.optimizers.adafactor import ScaleByAdafactorState, factored
+from jaxopt_lm.optimizers.adafactor import ScaleByAdafactorBigVisionState, ScaleByAdafactorState, factored
 from jaxopt_lm.optimizers.clipping import layer_square_sums
 from jaxopt_lm.optimizers.rates import ScaleByRateState
+from jaxopt_lm.optimizers.soap import ScaleBySoapState
 from jaxopt_lm.optimizers.trees import bias_correction, is_masked, map_params
 
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 _MAX_SAMPLE = 2**16
+
+# What states call a momentum, a second moment, a count: ours and optax's.
+_MOMENTA = ("mu", "ema", "trace", "m1", "m", "exp_avg")
+_SECOND_MOMENTS = ("nu", "n", "exp_avg_sq")
+_COUNTS = ("count", "t")
 
 
 class Telemetry(NamedTuple):
@@ -50,10 +55,11 @@ class Telemetry(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The moments of the parameters that one transform has."""
+    """The moments of the parameters that one transform has, and the numbers in force there."""
 
     mu: Any
     nu: Any
+    stored: Any
     count: Any
     numbers: dict[str, Any]
 
@@ -66,20 +72,22 @@ def telemetry(
     learning_rate: ArrayLike | None = None,
     b1: ArrayLike | None = None,
     b2: ArrayLike | None = None,
-    eps: ArrayLike | Callable[[jax.Array], ArrayLike] = 0.0,
+    eps: ArrayLike = 0.0,
     eps_root: ArrayLike = 0.0,
 ) -> Telemetry:
     """Reads an optimizer's state after an update; pure, for use inside jit.
+
+    The numbers are those that the state recorded (our optimizers and `optax.inject_hyperparams` record theirs), or else
+    the arguments: a bare `optax.adamw` needs its learning_rate, b1, b2 and eps.
 
     Args:
       opt_state: the state after the update; through chain, partition, masked, MultiSteps, inject_hyperparams.
       params: the parameters.
       updates: what the optimizer returned.
-      learning_rate: the rate, where the state records none (our transforms and inject_hyperparams do).
+      learning_rate: the rate.
       b1: decay of m, for its bias correction; None: none.
-      b2: decay of v, for its bias correction; None: none. inject_hyperparams states bring their own b1, b2, eps,
-        eps_root.
-      eps: added to the root; a number, or a function of the step counted from 1.
+      b2: decay of v, for its bias correction; None: none.
+      eps: added to the root.
       eps_root: added inside the root.
 
     Raises:
@@ -87,19 +95,25 @@ def telemetry(
     """
     given = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     parts = _parts(opt_state, {name: value for name, value in given.items() if value is not None}, params)
-    columns = [_of_part(part, params) for part in parts]
+    columns = [_of_part(part) for part in parts]
     nu, mu, rate, effective = (_first(params, [column[i] for column in columns]) for i in range(4))
-    ratio = map_params(lambda v, m: m if is_masked(m) else jnp.mean(_over(jnp.abs(m), jnp.sqrt(v))), nu, mu)
-    cosine = map_params(lambda m, u: _cosine(-u, jnp.sign(m)), mu, updates)
     return Telemetry(
         effective_learning_rate=effective,
         learning_rate=rate,
         update_rms=jax.tree.map(lambda u: jnp.sqrt(jnp.mean(jnp.square(u))) if u.size else jnp.zeros(()), updates),
-        update_to_weight=jax.tree.map(lambda u, p: _over(jnp.linalg.norm(u), jnp.linalg.norm(p)), updates, params),
-        abs_m_over_root_v=ratio,
-        cosine_with_sign=cosine,
+        update_to_weight=jax.tree.map(lambda u, p: _over(_norm(u), _norm(p)), updates, params),
+        abs_m_over_root_v=map_params(lambda v, m: m if is_masked(m) else _mean_ratio(m, v), nu, mu),
+        cosine_with_sign=map_params(lambda m, u: _cosine(-u, jnp.sign(m)), mu, updates),
         second_moment=nu,
     )
+
+
+def _norm(x):
+    return jnp.sqrt(jnp.sum(jnp.square(x)))
+
+
+def _mean_ratio(m, v):
+    return jnp.mean(_over(jnp.abs(m), jnp.sqrt(v))) if m.size else jnp.zeros(())
 
 
 def _over(a, b):
@@ -108,7 +122,13 @@ def _over(a, b):
 
 
 def _cosine(a, b):
-    return _over(jnp.vdot(a, b.astype(a.dtype)), jnp.linalg.norm(a) * jnp.linalg.norm(b))
+    b = b.astype(a.dtype)
+    return _over(jnp.sum(a * b), _norm(a) * _norm(b))
+
+
+def second_moments(opt_state: optax.OptState, params: Any) -> Any:
+    """What a state stores of second moments: a tuple of arrays a parameter, two where factored; MaskedNode for none."""
+    return _first(params, [part.stored for part in _parts(opt_state, {}, params)])
 
 
 def _structure(tree):
@@ -116,44 +136,64 @@ def _structure(tree):
 
 
 def _parts(node: Any, numbers: dict[str, Any], params: Any) -> list[_Part]:
-    """Every transform of a state that has second moments or a momentum, with the numbers in force there."""
-    if isinstance(node, ScaleByAdafactorState):
-        nu = map_params(
-            lambda m, r, c: factored(r, c).reshape(m.shape) if c.size else r, node.mu, node.row, node.column
-        )
-        return [_Part(node.mu, nu, node.count, numbers)]
-    hyperparams = getattr(node, "hyperparams", None)
-    if isinstance(hyperparams, dict):
-        numbers = numbers | hyperparams
+    """Every transform of a state that has second moments or a momentum."""
     if not isinstance(node, tuple | list | dict):
         return []
+    hyperparams = getattr(node, "hyperparams", None)
+    numbers = numbers | (hyperparams if isinstance(hyperparams, dict) else {})
     children = list(node.values()) if isinstance(node, dict) else list(node)
     for child in children:
         if isinstance(child, ScaleByRateState):
-            numbers = numbers | {"learning_rate": child.learning_rate}
-    mu, nu = (getattr(node, name, None) for name in ("mu", "nu"))
-    mu, nu = (tree if tree is not None and _structure(tree) == _structure(params) else None for tree in (mu, nu))
+            numbers = {"learning_rate": child.learning_rate, "eps": 0.0, "eps_root": 0.0} | child.moments
+    part = _part(node, numbers, params)
+    below = [found for child in children for found in _parts(child, numbers, params)]
+    return below if part is None else [part, *below]
+
+
+def _part(node: Any, numbers: dict[str, Any], params: Any) -> _Part | None:
+    """The moments of one transform's state, in the parameters' shapes or broadcastable to them."""
+    if isinstance(node, ScaleByAdafactorState | ScaleByAdafactorBigVisionState):
+        stored = map_params(lambda r, c: (r, c) if c.size else (r,), node.row, node.column)
+        if isinstance(node, ScaleByAdafactorBigVisionState):  # its two axes may lie anywhere
+            return _Part(node.mu, None, stored, None, numbers)
+        nu = map_params(lambda m, rc: factored(*rc).reshape(m.shape) if len(rc) == 2 else rc[0], node.mu, stored)
+        return _Part(node.mu, nu, stored, node.count, numbers)
+    if isinstance(node, ScaleBySoapState):
+        mine = jax.tree.map(lambda p, matrix: matrix if is_masked(matrix) else p, params, node.matrices)
+        mu, nu = (
+            map_params(lambda p, matrix, name=name: getattr(matrix, name).reshape(p.shape), mine, node.matrices)
+            for name in ("mu", "nu")
+        )
+        return _Part(mu, nu, map_params(lambda v: (v,), nu), jnp.maximum(node.count - 1, 1), numbers)
+
+    def field(names):
+        trees = [getattr(node, name) for name in names if hasattr(node, name)]
+        return next((tree for tree in trees if _structure(tree) == _structure(params)), None)
+
+    mu, nu = field(_MOMENTA), field(_SECOND_MOMENTS)
+    if mu is None and nu is None:
+        return None
     if nu is not None:  # a norm per tensor has no axes, or that of stacked layers alone
         nu = map_params(lambda v, p: v.reshape(v.shape + (1,) * (p.ndim - v.ndim)), nu, params)
-    found = [] if mu is None and nu is None else [_Part(mu, nu, getattr(node, "count", None), numbers)]
-    return found + [part for child in children for part in _parts(child, numbers, params)]
+    count = next((getattr(node, name) for name in _COUNTS if hasattr(node, name)), None)
+    return _Part(mu, nu, None if nu is None else map_params(lambda v: (v,), nu), count, numbers)
 
 
-def _of_part(part: _Part, params: Any) -> tuple[Any, Any, Any, Any]:
+def _of_part(part: _Part) -> tuple[Any, Any, Any, Any]:
     """(v, m, rate, effective rate) of a part, as trees; None where it has none."""
     if "learning_rate" not in part.numbers:
         raise InputError("telemetry: the state records no learning rate; give learning_rate=…")
     rate, eps = part.numbers["learning_rate"], part.numbers["eps"]
     mine = part.mu if part.nu is None else part.nu
-    rates = rate if _structure(rate) == _structure(params) else map_params(lambda _: jnp.asarray(rate), mine)
+    scalar = _structure(rate) != _structure(mine)
+    rates = map_params(lambda _: jnp.asarray(rate), mine) if scalar else rate
     nu, mu = (_corrected(tree, part, b) for tree, b in ((part.nu, "b2"), (part.mu, "b1")))
     if nu is None:
         return None, mu, rates, None
-    floor = eps(part.count) if callable(eps) else eps
 
     def effective(v, lr):
         inside = v + jnp.asarray(part.numbers["eps_root"]).astype(v.dtype)
-        root = jnp.sqrt(inside) + jnp.asarray(floor).astype(v.dtype)
+        root = jnp.sqrt(inside) + jnp.asarray(eps).astype(v.dtype)
         return jnp.minimum(lr.astype(v.dtype) / root, jnp.finfo(v.dtype).max)
 
     return nu, mu, rates, map_params(effective, nu, rates)
@@ -171,14 +211,13 @@ def _first(params: Any, trees: Sequence[Any]) -> Any:
     treedef = jax.tree.structure(params)
     result = [optax.MaskedNode()] * treedef.num_leaves
     for tree in trees:
-        leaves = [] if tree is None else jax.tree.leaves(tree, is_leaf=is_masked)
-        for i, leaf in enumerate(leaves):
+        for i, leaf in enumerate([] if tree is None else treedef.flatten_up_to(tree)):
             if is_masked(result[i]) and not is_masked(leaf):
                 result[i] = leaf
     return jax.tree.unflatten(treedef, result)
 
 
-def by_role(found: Telemetry, labels: Any, token_counts: np.ndarray | None = None) -> dict[str, jax.Array]:
+def telemetry_by_role(found: Telemetry, labels: Any, token_counts: np.ndarray | None = None) -> dict[str, jax.Array]:
     """Scalars to log, per role of the parameters.
 
     Args:

@@ -78,14 +78,13 @@ class MuonConfig(OptimizerConfig):
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         require_labels(labels, "matrices are chosen")
         parts = {"matrix": super().make(multiplier, labels), "rest": self.rest.make(multiplier, labels)}
-        return partition(parts, self.group, labels)
+        return partition(parts, lambda label: "matrix" if is_matrix(label, MATRIX_ROLES) else "rest", labels)
 
     def moments(self) -> dict[str, Any]:
-        return self.rest.moments()
+        return {"b1": self.b1}
 
-    def group(self, label: Label) -> str:
-        """Which part a parameter belongs to: matrix or rest."""
-        return "matrix" if is_matrix(label, MATRIX_ROLES) else "rest"
+    def part(self, label: Label) -> OptimizerConfig | None:
+        return self if is_matrix(label, MATRIX_ROLES) else self.rest.part(label)
 
 
 muon = constructor(MuonConfig)

@@ -1,6 +1,6 @@
 """The last link of every chain: the learning rate, applied and recorded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,44 +8,56 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.trees import map_params
+from jaxopt_lm.optimizers.trees import map_params, next_count
 
 
 class ScaleByRateState(NamedTuple):
-    """What `scale_by_rate` applied last; zero before the first update.
+    """What was in force at the last update; zeros before the first.
 
     Attributes:
+      count: updates made so far, int32.
       learning_rate: a scalar, or where parameters have multipliers the parameters' tree, each leaf broadcastable to its
         parameter.
+      moments: by which second moments are to be read: b1, b2, eps, eps_root, as far as they apply.
     """
 
+    count: jax.Array
     learning_rate: Any
+    moments: dict[str, jax.Array]
 
 
 def scale_by_rate(
-    learning_rate: ArrayLike, multipliers: Callable[[Any], Any] | None = None
+    learning_rate: ArrayLike,
+    multipliers: Callable[[Any], Any] | None = None,
+    moments: Mapping[str, ArrayLike | Callable[[jax.Array], ArrayLike]] | None = None,
 ) -> optax.GradientTransformation:
-    """`optax.scale_by_learning_rate` that keeps the rate it applied in its state, where `telemetry` reads it.
+    """`optax.scale_by_learning_rate` that keeps what was in force in its state, where `telemetry` reads it.
 
     Args:
       learning_rate: a number or a traced scalar.
       multipliers: from the tree of updates to one of factors, each broadcastable to its update.
+      moments: numbers to record beside the rate, or functions of the step counted from 1.
     """
 
-    def rates(updates):
-        rate = jnp.asarray(learning_rate).astype(jnp.result_type(float))
-        if multipliers is None:
-            return rate
-        return map_params(lambda _, m: rate * jnp.asarray(m).astype(rate.dtype), updates, multipliers(updates))
+    def scalar(x):
+        return jnp.asarray(x).astype(jnp.result_type(float))
+
+    def in_force(updates, count):
+        rate = scalar(learning_rate)
+        if multipliers is not None:
+            rate = map_params(lambda _, m: rate * scalar(m), updates, multipliers(updates))
+        recorded = {name: scalar(x(count) if callable(x) else x) for name, x in (moments or {}).items()}
+        return ScaleByRateState(count, rate, recorded)
 
     def init(params):
-        return ScaleByRateState(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(rates, params)))
+        shapes = jax.eval_shape(in_force, params, jnp.zeros((), jnp.int32))
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def update(updates, state, params=None):
-        del state, params
-        rate = rates(updates)
-        per_param = map_params(lambda _: rate, updates) if multipliers is None else rate
-        scaled = map_params(lambda u, r: -r.astype(u.dtype) * u, updates, per_param)
-        return scaled, ScaleByRateState(rate)
+        del params
+        state = in_force(updates, next_count(state.count))
+        rate = state.learning_rate
+        rates = map_params(lambda _: rate, updates) if multipliers is None else rate
+        return map_params(lambda u, r: -r.astype(u.dtype) * u, updates, rates), state
 
     return optax.GradientTransformation(init, update)

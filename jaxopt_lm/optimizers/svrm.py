@@ -95,7 +95,7 @@ class SvrmConfig(BlockAdamConfig):
         return scale_by_svrm(self.b1, self.b2, self.eps, self.gamma)
 
     def moments(self) -> dict[str, Any]:
-        return {"b1": None, "b2": None, "eps": self.eps}
+        return {"eps": self.eps}
 
     def rate_multipliers(self, labels: Any) -> Callable[[Any], Any]:
         require_labels(labels, "rates are scaled")

@@ -23,9 +23,11 @@ from jaxopt_lm.optimizers import (
     OptimizerConfig,
     ScheduleConfig,
     clip_by_global_norm,
+    grad_norms,
     hutchinson,
     sampled_label_grads,
     telemetry,
+    telemetry_by_role,
 )
 from jaxopt_lm.training.loss import Batch, num_targets, summed_losses, target_weights
 
@@ -132,7 +134,7 @@ def make_train_step(
         }
         if options is not None:
             due = (state.step + 1) % options.every_steps == 0
-            read = functools.partial(_telemetry, hparams.optimizer, labels, options.token_counts)
+            read = functools.partial(_telemetry, labels, options.token_counts)
             metrics |= _where_due(due, read, opt_state, state.params, updates, grads)
         return TrainState(state.step + 1, typing.cast(model.Params, params), opt_state), metrics
 
@@ -145,10 +147,10 @@ def _where_due(due, f, *args):
     return jax.lax.cond(due, f, lambda *_: zeros, *args)
 
 
-def _telemetry(optimizer, labels, token_counts, opt_state, params, updates, grads):
-    found = telemetry.telemetry(opt_state, params, updates, **optimizer.moments())
-    norms = {f"grads_norm/{name}": value for name, value in telemetry.grad_norms(grads, labels).items()}
-    lines = telemetry.by_role(found, labels, token_counts) | norms
+def _telemetry(labels, token_counts, opt_state, params, updates, grads):
+    found = telemetry(opt_state, params, updates)
+    norms = {f"grads_norm/{name}": value for name, value in grad_norms(grads, labels).items()}
+    lines = telemetry_by_role(found, labels, token_counts) | norms
     return {f"telemetry/{name}": value for name, value in lines.items()}
 
 
