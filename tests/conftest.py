@@ -29,10 +29,19 @@ def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="whole tables of cases instead of CI's fixed slice")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Without --full, cases marked `full` are left out."""
+    if not config.getoption("--full"):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_compilations(tmp_path_factory):
     """Tests that compile the same program compile it once a session; processes of their own are left alone."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    own = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAXOPT_LM_TEST_CACHE", own))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -55,7 +55,8 @@ def _cells(config, tx, shapes, labels):
             continue
         blocks = " ".join(str(x.shape) for x in arrays) or "-"
         decay = f"{part.weight_decay:g}" if label.role in part.decay_roles else "0"
-        yield label.role, blocks, f"{sum(x.size for x in arrays):,}", _factor(part, i, shapes, labels), decay, "trained"
+        factor, entries = _factor(part, i, shapes, labels), sum(x.size for x in arrays)
+        yield label.role, blocks, f"{entries:,}", factor, decay, "trained"
 
 
 def _factor(part, index, shapes, labels):
@@ -69,13 +70,14 @@ def _factor(part, index, shapes, labels):
 def state_bytes(tx: optax.GradientTransformation, params: Any) -> float:
     """Bytes of an optimizer's state a parameter, from shapes alone."""
     state = jax.eval_shape(tx.init, params)
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) / max(optax.tree.size(params), 1)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) / max(
+        sum(x.size for x in jax.tree.leaves(params)), 1
+    )
 
 
 def card(config: type[OptimizerConfig]) -> dict[str, str]:
-    """The convention card in a config's docstring: the keys of `CARD`, and `Name`, its first sentence."""
-    text = inspect.getdoc(config) or ""
-    found = {"Name": text.partition("\n\n")[0]}
+    """The convention card in a config's docstring: the keys of `CARD`."""
+    text, found = inspect.getdoc(config) or "", {}
     for key in CARD:
         match = re.search(rf"^{key}: (.*(?:\n  .*)*)", text, re.MULTILINE)
         if match:
@@ -84,15 +86,18 @@ def card(config: type[OptimizerConfig]) -> dict[str, str]:
 
 
 def cards_table(optimizers: dict[str, type[OptimizerConfig]]) -> str:
-    """The convention cards as a Markdown document."""
+    """The convention cards as a Markdown document with one table."""
     lines = [
         "# Conventions of every optimizer",
         "",
-        "Written by `python -m jaxopt_lm.optimizers`; the cards stand in the docstrings. lr is the learning rate in force,",
-        "u the direction, t the step counted from 1, g the gradient, p the parameter.",
+        "Written by `python -m jaxopt_lm.optimizers`; the cards stand in the docstrings. lr is the learning rate in",
+        "force, u the direction, t the step counted from 1, g the gradient, p the parameter.",
+        "",
+        "| optimizer | " + " | ".join(key.lower() for key in CARD) + " |",
+        "|" + "---|" * (len(CARD) + 1),
     ]
     for name, config in optimizers.items():
         found = card(config)
-        lines += ["", f"## {name}", "", found["Name"], "", "| | |", "|---|---|"]
-        lines += [f"| {key} | {found[key].replace('|', chr(92) + '|')} |" for key in CARD]
+        cells = [f"`{name}`", *(found[key].replace("|", "\\|") for key in CARD)]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ import optax
 
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.labels import Label
-from jaxopt_lm.optimizers.trees import map_params
+from jaxopt_lm.optimizers.trees import is_masked, map_params
 
 _HEAD_AXES = ("heads", "kv_heads", "head_dim", "value_dim")
 
@@ -74,13 +74,14 @@ def _check_sizes(sizes, label, name, pattern, shape):
 
 def check_labels(params: Any, labels: Any) -> None:
     """Raises `InputError` unless every parameter has one label with as many axes as itself."""
-    shapes = {path_name(path): jnp.shape(x) for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_masked)
+    shapes = {path_name(path): None if is_masked(x) else jnp.shape(x) for path, x in leaves}
     axes = {path_name(path): label.axes for path, label in jax.tree_util.tree_leaves_with_path(labels)}
     odd = sorted(shapes.keys() ^ axes.keys())
     require(not odd, f"labels: must have the parameters' structure; {odd[0] if odd else ''} is in one of them alone")
     for name, shape in shapes.items():
         require(
-            len(shape) == len(axes[name]),
+            shape is None or len(shape) == len(axes[name]),
             f"labels: {name} has shape {shape} and axes {axes[name]}; they must be as many",
         )
 

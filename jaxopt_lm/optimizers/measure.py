@@ -166,8 +166,10 @@ def _part(node: Any, numbers: dict[str, Any], params: Any) -> _Part | None:
         )
         return _Part(mu, nu, map_params(lambda v: (v,), nu), jnp.maximum(node.count - 1, 1), numbers)
 
+    named = node._asdict() if hasattr(node, "_asdict") else {}
+
     def field(names):
-        trees = [getattr(node, name) for name in names if hasattr(node, name)]
+        trees = [named[name] for name in names if name in named]
         return next((tree for tree in trees if _structure(tree) == _structure(params)), None)
 
     mu, nu = field(_MOMENTA), field(_SECOND_MOMENTS)
@@ -175,7 +177,7 @@ def _part(node: Any, numbers: dict[str, Any], params: Any) -> _Part | None:
         return None
     if nu is not None:  # a norm per tensor has no axes, or that of stacked layers alone
         nu = map_params(lambda v, p: v.reshape(v.shape + (1,) * (p.ndim - v.ndim)), nu, params)
-    count = next((getattr(node, name) for name in _COUNTS if hasattr(node, name)), None)
+    count = next((named[name] for name in _COUNTS if name in named), None)
     return _Part(mu, nu, None if nu is None else map_params(lambda v: (v,), nu), count, numbers)
 
 

@@ -68,3 +68,14 @@ def test_durations_must_fit():
     with pytest.raises(InputError, match=r"schedule.decay_steps=9: with warmup_steps=4 must be at most"):
         SCHEDULES["warmup_stable_decay"](warmup_steps=4, decay_steps=9).check_fits(12)
     SCHEDULES["warmup_stable_decay"](warmup_steps=4, decay_steps=8).check_fits(12)
+
+
+def test_recorded_calibration():
+    """The released calibrate-then-train form but for the last calibration batch, at which the released one steps too."""
+    recorded = np.load(GOLDEN / "schedules_authors.npz")
+    config = SCHEDULES["warmup_cosine"](warmup_steps=10, start_fraction=0.1, end_fraction=0.1)
+    mine = np.asarray([float(config.multiplier(step - 1, 107, 7)) for step in recorded["steps"][1:]])
+    theirs = recorded["freeze_cos_with_warmup"][1:]
+    different = np.flatnonzero(~np.isclose(mine, theirs, rtol=1e-6, atol=0))
+    assert different.tolist() == [6]
+    assert mine[6] == 0 < theirs[6]

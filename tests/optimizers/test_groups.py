@@ -1,0 +1,118 @@
+"""Labels from path rules, what follows from them, and how constructors refuse what does not fit."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_lm import optimizers as o
+from jaxopt_lm.labels import Label
+from jaxopt_lm.optimizers import OPTIMIZERS
+from jaxopt_lm.optimizers.groups import as_matrix, matrix_axes, num_layers
+from tests.optimizers.worlds import LABELS
+
+PARAMS = {
+    "wte": jnp.zeros((6, 4)),
+    "blocks": [{"w": jnp.zeros((4, 8)), "g": jnp.zeros(4)}, {"w": jnp.zeros((4, 8)), "g": jnp.zeros(4)}],
+    "out": jnp.zeros((4, 6)),
+}
+RULES = [
+    ("wte", Label(("vocab", "embed"), "embedding")),
+    (r"blocks/(?P<layer>\d+)/w", Label(("embed", "mlp"), "mlp")),
+    (r".*/g", Label(("embed",), "norm")),
+    ("out", Label(("embed", "vocab"), "head")),
+]
+
+
+def test_rules_label_anyones_parameters():
+    labels = o.label_params(PARAMS, RULES)
+    assert jax.tree.structure(labels) == jax.tree.structure(PARAMS)
+    assert labels["blocks"][1] == {"w": Label(("embed", "mlp"), "mlp", 1), "g": Label(("embed",), "norm")}
+    assert num_layers(PARAMS, labels) == 2
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (RULES[:-1], "parameter out: no rule matches it"),
+        ([*RULES, ("head", Label(("embed", "vocab"), "head"))], "rule 'head': it matches no parameter"),
+        ([(".*", Label(("embed", "mlp"), "mlp")), *RULES], r"rule '.\*': its axes .* must be as many as those of"),
+        (
+            [*RULES[:-1], ("out", Label(("vocab", "embed"), "head"))],
+            "axis embed of out, shape .4, 6., must have size 4",
+        ),
+    ],
+)
+def test_rules_that_do_not_fit(rules, message):
+    with pytest.raises(o.InputError, match=message):
+        o.label_params(PARAMS, rules)
+
+
+def test_unknown_axes_and_roles():
+    for axes, role in ((("rows",), "mlp"), (("embed",), "bias")):
+        with pytest.raises(o.InputError, match=r"axes are of layers, .*; the role is one of embedding"):
+            Label(axes, role)
+
+
+def test_a_kernel_is_its_matrix():
+    kernel, out = (
+        Label(("layers", "embed", "heads", "head_dim"), "attention"),
+        Label(("heads", "value_dim", "embed"), "mlp"),
+    )
+    assert matrix_axes(kernel) == ((1,), (2, 3))
+    assert matrix_axes(out) == ((0, 1), (2,))
+    assert matrix_axes(Label(("layers", "embed"), "norm")) == ((1,),)
+    x = np.arange(2 * 3 * 2 * 5).reshape(2, 3, 2, 5)
+    np.testing.assert_array_equal(as_matrix(jnp.asarray(x), kernel), x.reshape(2, 3, 10))
+    np.testing.assert_array_equal(as_matrix(jnp.asarray(x[0]), out), x[0].reshape(6, 5))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (1e-3, "labels: must be a tree of Labels, has float"),
+        (PARAMS, "labels: must be a tree of Labels, has ArrayImpl"),
+        ({"wte": LABELS["embed"]}, "labels: must have the parameters' structure; blocks/0/g is in one of them alone"),
+        (None, "labels=None: stacked layers are told apart by axes and roles"),
+    ],
+)
+def test_labels_that_do_not_fit(labels, message):
+    with pytest.raises(o.InputError, match=message):
+        o.adalayer(labels, learning_rate=1e-3).init(PARAMS)
+    if labels is None:
+        o.adamw(learning_rate=1e-3).init(PARAMS)
+
+
+def test_axes_that_do_not_fit_the_shape():
+    labels = o.label_params(PARAMS, RULES) | {"out": Label(("embed",), "head")}
+    with pytest.raises(o.InputError, match=r"labels: out has shape \(4, 6\) and axes \('embed',\)"):
+        o.adalayer(labels).init(PARAMS)
+
+
+@pytest.mark.parametrize("field", ["adaptive_roles", "untrained_roles"])
+def test_roles_nobody_has(field):
+    tied = {name: label for name, label in LABELS.items() if name not in ("head", "norm")}
+    roles = {"adaptive_roles": ("embedding",)} | {field: ("head",)}
+    with pytest.raises(o.InputError, match="no parameter has the role head; there are"):
+        o.hybrid(tied, **roles)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_constructors_show_their_fields(name):
+    construct = getattr(o, name)
+    signature = inspect.signature(construct)
+    config = OPTIMIZERS[name]()
+    assert list(signature.parameters) == ["labels", *vars(config)]
+    assert {k: p.default for k, p in list(signature.parameters.items())[1:]} == vars(config)
+    assert "Formula: " in construct.__doc__
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        construct(LABELS, lerning_rate=1e-3)
+
+
+def test_constructors_stand_in_a_chain():
+    tx = optax.chain(optax.clip_by_global_norm(1.0), o.adalayer_star(o.label_params(PARAMS, RULES)))
+    updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    assert jax.tree.structure(updates) == jax.tree.structure(PARAMS)
