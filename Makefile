@@ -2,22 +2,30 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-full check lock setup clean
+.PHONY: train test test-full check bare lock setup clean
 
 train: .venv/ready
 	$(BIN)/python -m jaxopt_lm.train --config=configs/quickstart.py
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-full: .venv/ready
-	$(BIN)/python -m pytest --full
+	$(BIN)/python -m pytest -n auto --full
 
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+# The optimizers in an environment of their own with jax and optax alone, at the locked versions.
+bare:
+	rm -rf .venv-bare
+	$(PYTHON) -m venv .venv-bare
+	sed -nE 's/^([A-Za-z0-9_.-]+==[^ ]+).*/\1/p' requirements/lock.txt > .venv-bare/constraints.txt
+	.venv-bare/bin/pip install --quiet --disable-pip-version-check -c .venv-bare/constraints.txt .
+	.venv-bare/bin/python tests/bare.py
 
 setup: .venv/ready
 
@@ -36,4 +44,4 @@ lock:
 	  pyproject.toml requirements/lock.in -o requirements/lock.txt
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-bare build *.egg-info

@@ -124,7 +124,7 @@ def test_sections_are_checked(section, fields, message):
 def test_damaged_dumps_are_refused_by_name():
     whole = to_dict(BASE)
     for change, message in (
-        ({"optimizer": whole["optimizer"] | {"name": "adan"}}, "optimizer.name='adan': must be one of adamw"),
+        ({"optimizer": whole["optimizer"] | {"name": "adagrad"}}, "optimizer.name='adagrad': must be one of adafactor"),
         ({"optimizer": whole["optimizer"] | {"b3": 1}}, "optimizer.b3: no such field"),
         ({"optimizer": 3}, "optimizer=3: must be an object"),
         ({"model": {"vocab_size": 3}}, "model.attention_inverse_layer_scale, "),

@@ -31,3 +31,14 @@ def test_links_and_figures_are_there():
     assert "@@" not in text
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert (ROOT / target).is_file(), target
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_compose_example_runs(capsys):
+    text = (ROOT / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    scope: dict = {}
+    exec(example, scope)
+    assert "layers/0/up" in capsys.readouterr().out
+    updates, _ = scope["tx"].update(scope["params"], scope["tx"].init(scope["params"]), scope["params"])
+    assert updates["head"].shape == (8, 100)

@@ -71,7 +71,7 @@ def test_durations_must_fit():
 
 
 def test_recorded_calibration():
-    """The released calibrate-then-train form but for the last calibration batch, at which the released one steps too."""
+    """The released calibrate-then-train form but for the last calibration batch, at which that one steps too."""
     recorded = np.load(GOLDEN / "schedules_authors.npz")
     config = SCHEDULES["warmup_cosine"](warmup_steps=10, start_fraction=0.1, end_fraction=0.1)
     mine = np.asarray([float(config.multiplier(step - 1, 107, 7)) for step in recorded["steps"][1:]])

@@ -19,6 +19,7 @@ from tests.optimizers.worlds import (
     config_of,
     random_tree,
     run,
+    slice_of,
     tiny_model,
     tiny_params,
     update_once,
@@ -107,7 +108,7 @@ def test_every_number_is_traced_and_one_program_serves_all(name):
         assert_close(jax.tree.map(lambda x, i=member: x[i], together), solo)
 
 
-@every_optimizer
+@slice_of("adamw", "frozen", "hybrid", "layer_adaptive_adamw", "muon", "prodigy", "sophia")
 def test_a_schedule_for_every_number(name):
     """A constructor takes a schedule for any number; one that is constant changes nothing, the rate's is applied."""
     shapes, labels = some_shapes(6, 4, 2, 2, 5), LABELS
@@ -194,7 +195,21 @@ def test_zero_size_and_scalar_parameters(name):
     assert float(moved[-1]["gain"]) != float(params["gain"])
 
 
-@every_optimizer
+@slice_of(
+    "adafactor",
+    "adafactor_big_vision",
+    "adalayer_star",
+    "adam_mini",
+    "lamb",
+    "lars",
+    "layer_adaptive_adamw",
+    "mars",
+    "muon",
+    "novograd",
+    "prodigy",
+    "schedule_free_adamw",
+    "soap",
+)
 def test_stacked_layers_train_as_unstacked_ones(name):
     """Trajectories agree, and so do the entries of state each parameter has."""
     unrolled, labels = tiny_params()

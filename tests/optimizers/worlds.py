@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 
 from jaxopt_lm import model
 from jaxopt_lm.labels import Label
@@ -51,6 +52,12 @@ FIELDS: dict[str, dict[str, Any]] = {
     "svrm": {},
 }
 """The row of every registered optimizer: fields that make short runs interesting."""
+
+
+def slice_of(*names):
+    """Parametrises over every optimizer; only `names` without --full."""
+    every = [name if name in names else pytest.param(name, marks=pytest.mark.full) for name in OPTIMIZERS]
+    return pytest.mark.parametrize("name", every)
 
 
 def config_of(name, **fields):

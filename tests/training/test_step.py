@@ -50,7 +50,7 @@ def test_every_optimizer_trains_at_its_default_rate(name):
     steps = 50 + optimizer.calibration_steps
     hparams = HPARAMS._replace(optimizer=optimizer, num_train_steps=steps)
     config = dataclasses.replace(TINY_MODEL, scan_layers=True, num_layers=2)
-    step = make_train_step(config, options=TelemetryOptions(every_steps=10, token_counts=np.arange(64)))
+    step = make_train_step(config)
 
     @jax.jit
     def train(state):
@@ -61,19 +61,28 @@ def test_every_optimizer_trains_at_its_default_rate(name):
     for metric, values in metrics.items():
         assert np.isfinite(values).all(), metric
     assert metrics["train/loss"][-1] < metrics["train/loss"][0] - 0.3
-    assert len([metric for metric in metrics if metric.startswith("telemetry/")]) > 20
 
 
 def test_telemetry_is_computed_when_it_is_due():
-    step = jax.jit(make_train_step(TINY_MODEL, options=TelemetryOptions(every_steps=2)))
-    state, seen = init_state(TINY_MODEL, HPARAMS, jax.random.key(0)), []
+    config = dataclasses.replace(TINY_MODEL, num_layers=1)
+    options = TelemetryOptions(every_steps=2, token_counts=np.arange(64))
+    step = jax.jit(make_train_step(config, options=options))
+    state, seen = init_state(config, HPARAMS, jax.random.key(0)), []
     for number in range(4):
         state, metrics = step(state, some_batch(number), HPARAMS)
         seen.append(float(metrics["telemetry/effective_learning_rate/head/median"]))
     assert seen[0] == seen[2] == 0.0
     assert seen[1] > 0
     assert seen[3] > 0
-    assert "conditional" in step.lower(state, some_batch(), HPARAMS).compile().as_text()
+    assert float(metrics["telemetry/head_second_moment/decile_9"]) > 0
+    assert float(metrics["telemetry/grads_norm/mlp/layer_00"]) > 0
+    assert " conditional(" in hlo(step.lower(state, some_batch(), HPARAMS))
+
+
+def hlo(lowered):
+    text = lowered.compile().as_text()
+    assert text is not None
+    return text
 
 
 @pytest.mark.parametrize("name", ["sophia", "sophia_h"])
@@ -88,7 +97,7 @@ def test_sophia_estimates_in_a_conditional_of_a_population_too(name):
     def program(axes):
         state = jax.vmap(lambda h: init_state(config, h, jax.random.key(0)), out_axes=axes)(hparams)
         step = jax.vmap(make_train_step(config), in_axes=(axes, None, 0), out_axes=(axes, 0))
-        return jax.jit(step).lower(state, some_batch(), hparams).compile().as_text()
+        return hlo(jax.jit(step).lower(state, some_batch(), hparams))
 
     assert " conditional(" in program(counters)
     assert " conditional(" not in program(jax.tree.map(lambda _: 0, shapes))
