@@ -12,6 +12,7 @@ test: .venv/ready
 
 test-full: .venv/ready
 	$(BIN)/python -m pytest -n auto --full
+	$(BIN)/python -m tests.mutations
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -130,7 +130,7 @@ class TrainConfig:
     max_grad_norm: float | None = 1.0
     """Bound of the gradients' global norm; None: no clipping."""
     seed: int = 0
-    """Seed of the initial parameters."""
+    """Seed of the initial parameters, and of the draws of Sophia's estimators."""
 
     def __post_init__(self):
         _check_types(self, "")

@@ -31,3 +31,5 @@ class Label:
     def __post_init__(self):
         if self.role not in ROLES or not set(self.axes) <= set(AXES):
             raise InputError(f"{self}: axes are of {', '.join(AXES)}; the role is one of {', '.join(ROLES)}")
+        if "layers" in self.axes[1:] or ("layers" in self.axes and self.layer is not None):
+            raise InputError(f"{self}: layers is the first axis, and layer= is for layers that are not stacked")

@@ -26,7 +26,7 @@ def main() -> None:
     for name in optimizers.OPTIMIZERS:
         fields = {"calibration_steps": 1} if name == "frozen" else {}
         tx = optax.with_extra_args_support(getattr(optimizers, name)(labels, **fields))
-        state, moved = tx.init(params), params
+        state, moved, updates = tx.init(params), params, params
         for _ in range(2):
             updates, state = tx.update(grads, state, moved, **curvature)
             moved = optax.apply_updates(moved, updates)

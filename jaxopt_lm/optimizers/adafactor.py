@@ -64,7 +64,8 @@ def scale_by_adafactor(
         """What row and column average, for one parameter."""
         if len(matrix_axes(label)) == 2:
             return row_and_column_means(as_matrix(g, label))
-        kept = tuple(range(g.ndim)) if not one_scalar_1d else tuple(range(g.ndim - 1))
+        stacked = (0,) if label.axes[:1] == ("layers",) else ()
+        kept = stacked if one_scalar_1d else tuple(range(g.ndim))
         return block_mean_square(g, kept), jnp.zeros((0,), g.dtype)
 
     def init(params):

@@ -239,7 +239,7 @@ def adam_mini_axes(label: Label) -> tuple[int, ...]:
     if len(groups) < 2:
         return stacked
     if label.role in ("embedding", "head"):
-        return tuple(i for i, axis in enumerate(label.axes) if axis == "vocab")
+        return tuple(i for i, axis in enumerate(label.axes) if axis != "embed")
     if "head_dim" in label.axes:
         return (*stacked, *(i for i, axis in enumerate(label.axes) if axis in ("heads", "kv_heads")))
     return (*stacked, *groups[-1])

@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import require
 from jaxopt_lm.labels import ROLES, Label
-from jaxopt_lm.optimizers.groups import check_labels
+from jaxopt_lm.optimizers.groups import check_labels, require_labels
 from jaxopt_lm.optimizers.rates import scale_by_rate
 from jaxopt_lm.optimizers.trees import next_count, with_wide_state
 
@@ -134,8 +134,9 @@ class OptimizerConfig(abc.ABC):
 
     def decay_mask(self, labels: Any) -> Any:
         """The parameters' tree with True where the role decays; None, which decays all, where there are no labels."""
-        if labels is None:
+        if labels is None and set(self.decay_roles) == set(ROLES):
             return None
+        require_labels(labels, "what decays is chosen")
         return jax.tree.map(lambda label: label.role in self.decay_roles, labels)
 
     def rate_multipliers(self, labels: Any) -> Callable[[Any], Any] | None:
@@ -145,8 +146,9 @@ class OptimizerConfig(abc.ABC):
 
     @property
     def calibration_steps(self) -> int:
-        """Updates at rate 0 before the schedule begins."""
-        return 0
+        """Updates at rate 0 before the schedule begins; those of a config inside this one, if it has any."""
+        inner = (value.calibration_steps for value in vars(self).values() if isinstance(value, OptimizerConfig))
+        return next(inner, 0)
 
     def moments(self) -> dict[str, Any]:
         """By which `telemetry` reads the state's moments: b1 and b2 where they are bias-corrected, eps, eps_root."""
@@ -190,8 +192,8 @@ def _for_labels(tx: optax.GradientTransformationExtraArgs, labels: Any) -> optax
     return optax.GradientTransformationExtraArgs(init, tx.update)
 
 
-class ScheduledState(NamedTuple):
-    """State of an optimizer whose numbers follow schedules.
+class CountedState(NamedTuple):
+    """State of an optimizer made anew at every update.
 
     Attributes:
       count: updates made so far, int32.
@@ -202,18 +204,34 @@ class ScheduledState(NamedTuple):
     inner_state: optax.OptState
 
 
+def _by_count(at: Callable[[jax.Array], optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
+    """The transformation that `at` gives for the count of updates made so far."""
+
+    def init(params):
+        count = jnp.zeros((), jnp.int32)
+        return CountedState(count, at(count).init(params))
+
+    def update(updates, state, params=None, **extra_args):
+        tx = optax.with_extra_args_support(at(state.count))
+        updates, inner_state = tx.update(updates, state.inner_state, params, **extra_args)
+        return updates, CountedState(next_count(state.count), inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def held(
+    steps: Any, make: Callable[[ArrayLike], optax.GradientTransformationExtraArgs], multiplier: ArrayLike
+) -> optax.GradientTransformationExtraArgs:
+    """`make(multiplier)` after a calibration of so many updates, `make(0)` during it; steps=0: there is none."""
+    if isinstance(steps, int) and steps == 0:
+        return make(multiplier)
+    return _by_count(lambda count: make(jnp.where(count >= jnp.asarray(steps), multiplier, 0.0)))
+
+
 def _scheduled(config: OptimizerConfig, labels: Any) -> optax.GradientTransformationExtraArgs:
-    """The optimizer made anew at every update, its schedules evaluated at the count."""
+    """The optimizer with its schedules evaluated at the count."""
 
     def at(count):
         return jax.tree.map(lambda leaf: leaf(count) if callable(leaf) else leaf, config).make(1.0, labels)
 
-    def init(params):
-        count = jnp.zeros((), jnp.int32)
-        return ScheduledState(count, at(count).init(params))
-
-    def update(updates, state, params=None, **extra_args):
-        updates, inner_state = at(state.count).update(updates, state.inner_state, params, **extra_args)
-        return updates, ScheduledState(next_count(state.count), inner_state)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return _by_count(at)

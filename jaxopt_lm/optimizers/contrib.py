@@ -36,7 +36,7 @@ class AdoptConfig(BlockAdamConfig):
     eps: float = 1e-6
 
     def moments(self) -> dict[str, Any]:
-        return {"eps": self.eps}
+        return {}  # gradients are divided by the root before they are averaged
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return optax.contrib.scale_by_adopt(self.b1, self.b2, self.eps)
@@ -130,7 +130,7 @@ class NovoGradConfig(BlockAdamConfig):
     eps: float = 1e-6
 
     def moments(self) -> dict[str, Any]:
-        return {"eps": self.eps}
+        return {}  # gradients are divided by the root before they are averaged
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
         def tx(weight_decay):
@@ -179,7 +179,7 @@ class ProdigyConfig(BlockAdamConfig):
         raise TypeError("prodigy has no direction apart from its rate: see make")
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
-        rate = jnp.maximum(self.learning_rate * multiplier, 1e-30)  # at 0 optax's estimate of d is 0 / 0
+        rate = jnp.maximum(self.learning_rate * multiplier, 1e-15)  # at 0 optax's estimate of d is 0 / 0
         inner = optax.contrib.prodigy(
             rate,  # pyright: ignore[reportArgumentType]
             (self.b1, self.b2),
@@ -188,19 +188,21 @@ class ProdigyConfig(BlockAdamConfig):
             estim_lr_coef=self.growth,
             safeguard_warmup=self.safeguard_warmup,
         )
-        decay_mask = self.decay_mask(labels)
+        decay_mask, zero = self.decay_mask(labels), jnp.zeros((), jnp.result_type(float))
 
         def init(params):
-            zero = jnp.zeros((), jnp.result_type(float))
-            return inner.init(params), ScaleByRateState(jnp.zeros((), jnp.int32), zero, {})
+            moments = dict.fromkeys(self.moments(), zero)
+            return inner.init(params), ScaleByRateState(jnp.zeros((), jnp.int32), zero, moments)
 
         def update(updates, state, params=None, **extra_args):
             before, _ = state
-            applied = before.estim_lr * rate.astype(before.estim_lr.dtype) * self._correction(before)
+            estimated = before.estim_lr * rate.astype(before.estim_lr.dtype)
+            applied = estimated * self._correction(before)
             updates, after = inner.update(updates, before, params, **extra_args)
             decayed = optax.add_decayed_weights(-applied * self.weight_decay, decay_mask)
             updates, _ = decayed.update(updates, decayed.init(updates), params)
-            return updates, (after, ScaleByRateState(next_count(before.count), applied, {}))
+            moments = {name: jnp.asarray(x).astype(zero.dtype) for name, x in self.moments().items()}
+            return updates, (after, ScaleByRateState(next_count(before.count), estimated, moments))
 
         return with_wide_state(optax.GradientTransformationExtraArgs(init, update))
 

@@ -26,7 +26,7 @@ def describe(optimizer: OptimizerConfig | optax.GradientTransformation, params: 
 
     Returns:
       A line per parameter: path, shape, and of a config role, shape and number of second moments, factor of the
-      learning rate (its range over stacked layers), decay, trained or frozen; then the state's bytes a parameter.
+      learning rate (its range over stacked layers), decay, trained or untrained; then the state's bytes a parameter.
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), params)
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
@@ -51,7 +51,7 @@ def _cells(config, tx, shapes, labels):
     for i, (label, arrays) in enumerate(zip(jax.tree.leaves(labels), stored, strict=True)):
         part = config.part(label)
         if part is None:
-            yield label.role, "-", "0", "-", "-", "frozen"
+            yield label.role, "-", "0", "-", "-", "untrained"
             continue
         blocks = " ".join(str(x.shape) for x in arrays) or "-"
         decay = f"{part.weight_decay:g}" if label.role in part.decay_roles else "0"

@@ -1,30 +1,16 @@
 """Adalayer* whose second moments freeze after a calibration."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import AdalayerStarConfig, Calibration, scale_by_block_adam
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_roles, constructor, traceable
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_roles, constructor, held, traceable
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
-from jaxopt_lm.optimizers.trees import next_count
-
-
-class HoldState(NamedTuple):
-    """State of an optimizer held still at first.
-
-    Attributes:
-      count: updates made so far, int32.
-      inner_state: of the optimizer.
-    """
-
-    count: jax.Array
-    inner_state: optax.OptState
 
 
 @traceable
@@ -67,23 +53,11 @@ class FrozenConfig(AdalayerStarConfig):
         require_roles(labels, (*self.live_roles, *self.untrained_roles), "optimizer.live_roles, untrained_roles")
         plain = super().make
 
-        def at(count):
-            begun = count >= jnp.asarray(self.calibration_steps)
-            moving = plain(jnp.where(begun, multiplier, 0.0), labels)
-            return partition({"moving": moving, "untrained": optax.set_to_zero()}, group, labels)
+        def at(multiplier):
+            parts = {"moving": plain(multiplier, labels), "untrained": optax.set_to_zero()}
+            return partition(parts, lambda label: "moving" if self.part(label) else "untrained", labels)
 
-        def group(label):
-            return "untrained" if self.part(label) is None else "moving"
-
-        def init(params):
-            count = jnp.zeros((), jnp.int32)
-            return HoldState(count, at(count).init(params))
-
-        def update(updates, state, params=None, **extra_args):
-            updates, inner_state = at(state.count).update(updates, state.inner_state, params, **extra_args)
-            return updates, HoldState(next_count(state.count), inner_state)
-
-        return optax.GradientTransformationExtraArgs(init, update)
+        return held(self.calibration_steps, at, multiplier)
 
     def moments(self) -> dict[str, Any]:
         return {"b1": self.b1, "eps": self.eps}

@@ -79,6 +79,8 @@ def check_labels(params: Any, labels: Any) -> None:
     axes = {path_name(path): label.axes for path, label in jax.tree_util.tree_leaves_with_path(labels)}
     odd = sorted(shapes.keys() ^ axes.keys())
     require(not odd, f"labels: must have the parameters' structure; {odd[0] if odd else ''} is in one of them alone")
+    depths = {shape[0] for name, shape in shapes.items() if shape and axes[name][:1] == ("layers",)}
+    require(len(depths) <= 1, f"labels: stacked layers must be equally many everywhere; there are {sorted(depths)}")
     for name, shape in shapes.items():
         require(
             shape is None or len(shape) == len(axes[name]),
@@ -122,6 +124,7 @@ def matrix_axes(label: Label) -> tuple[tuple[int, ...], ...]:
             groups[-1].append(i)
         else:
             groups.append([i])
+    require(len(groups) <= 2, f"{label}: must be a vector or a matrix; put the axes of the heads side by side")
     return tuple(tuple(group) for group in groups)
 
 

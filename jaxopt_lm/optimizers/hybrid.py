@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxopt_lm.errors import require
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import AdalayerStarConfig
-from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, check_roles, constructor, traceable
+from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, check_roles, constructor, held, traceable
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
 from jaxopt_lm.optimizers.sgdw import heavy_ball
 
@@ -47,6 +47,10 @@ class HybridConfig(OptimizerConfig):
         super().__post_init__()
         check_decays(self, "b1")
         check_roles(self, "adaptive_roles", "untrained_roles")
+        require(
+            isinstance(self.adaptive, OptimizerConfig),
+            "optimizer.adaptive: must be a config; for any other transformation use optimizers.partition",
+        )
         both = sorted(set(self.adaptive_roles) & set(self.untrained_roles))
         require(not both, f"optimizer.untrained_roles={both}: they are adaptive_roles too; give each role once")
 
@@ -58,18 +62,19 @@ class HybridConfig(OptimizerConfig):
         require_roles(
             labels, (*self.adaptive_roles, *self.untrained_roles), "optimizer.adaptive_roles, untrained_roles"
         )
-        parts = {
-            "adaptive": self.adaptive.make(multiplier, labels),
-            "sgd": super().make(multiplier, labels),
-            "untrained": optax.set_to_zero(),
-        }
+        of_sgd = super().make
 
-        def group(label):
-            if label.role in self.untrained_roles:
-                return "untrained"
-            return "adaptive" if label.role in self.adaptive_roles else "sgd"
+        def at(multiplier):
+            adaptive, sgd = self.adaptive.make(multiplier, labels), of_sgd(multiplier, labels)
+            parts = {"adaptive": adaptive, "sgd": sgd, "untrained": optax.set_to_zero()}
+            return partition(parts, self._group, labels)
 
-        return partition(parts, group, labels)
+        return held(self.calibration_steps, at, multiplier)
+
+    def _group(self, label: Label) -> str:
+        if label.role in self.untrained_roles:
+            return "untrained"
+        return "adaptive" if label.role in self.adaptive_roles else "sgd"
 
     def part(self, label: Label) -> OptimizerConfig | None:
         if label.role in self.untrained_roles:
@@ -78,10 +83,6 @@ class HybridConfig(OptimizerConfig):
 
     def moments(self) -> dict[str, Any]:
         return {"b1": self.b1} if self.sgd == "debiased_ema" else {}
-
-    @property
-    def calibration_steps(self) -> int:
-        return self.adaptive.calibration_steps
 
 
 hybrid = constructor(HybridConfig)

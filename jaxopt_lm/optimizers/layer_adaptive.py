@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_lm.errors import require
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
 from jaxopt_lm.optimizers.clipping import clip_by_layer_norm
 from jaxopt_lm.optimizers.config import check, check_decays, check_eps, constructor, traceable
@@ -72,6 +73,10 @@ class LayerAdaptiveAdamWConfig(BlockAdamConfig):
             check(self, name, 0)
         check(self, "eps_decay_steps", 1)
         check_decays(self, "b1_first", "b1_last")
+        require(
+            (self.b1_first is None) == (self.b1_last is None),
+            f"optimizer.b1_first={self.b1_first}, b1_last={self.b1_last}: give both or neither",
+        )
         check(self, "max_layer_norm", 0, open_low=True)
 
     def direction(self, labels: Any) -> optax.GradientTransformation:

@@ -9,8 +9,9 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import ROLES, Label
+from jaxopt_lm.optimizers.adamw import AdamWConfig
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import check, check_decays, constructor, traceable
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, constructor, traceable
 from jaxopt_lm.optimizers.groups import is_matrix, partition, per_layer, require_labels
 from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, widen
 
@@ -95,19 +96,19 @@ class MarsConfig(BlockAdamConfig):
         check_decays(self, "vector_b1", "vector_b2")
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
+        return per_layer(scale_by_mars(self.b1, self.b2, self.eps, self.gamma), labels)
+
+    def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         require_labels(labels, "matrices are chosen")
-        parts = {
-            "matrix": per_layer(scale_by_mars(self.b1, self.b2, self.eps, self.gamma), labels),
-            "vector": optax.scale_by_adam(self.vector_b1, self.vector_b2, self.eps),
-        }
-        return partition(parts, self._group, labels)
+        parts = {"matrix": super().make(multiplier, labels), "vector": self._of_vectors().make(multiplier, labels)}
+        return partition(parts, lambda label: "matrix" if is_matrix(label, ROLES) else "vector", labels)
 
-    def moments(self) -> dict[str, Any]:
-        """Of the matrices; vectors' have other decays, which matters for the first dozens of steps alone."""
-        return {"b1": self.b1, "b2": self.b2, "eps": self.eps}
+    def part(self, label: Label) -> OptimizerConfig | None:
+        return self if is_matrix(label, ROLES) else self._of_vectors()
 
-    def _group(self, label: Label) -> str:
-        return "matrix" if is_matrix(label, ROLES) else "vector"
+    def _of_vectors(self):
+        common = {"weight_decay": self.weight_decay, "decay_roles": self.decay_roles, "eps": self.eps}
+        return AdamWConfig(learning_rate=self.learning_rate, b1=self.vector_b1, b2=self.vector_b2, **common)
 
 
 mars = constructor(MarsConfig)

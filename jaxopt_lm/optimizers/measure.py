@@ -5,6 +5,7 @@ structure under the names that optax and we give them, beside a count; the rate 
 `optax.inject_hyperparams` recorded.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import InputError
@@ -25,8 +27,8 @@ QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 _MAX_SAMPLE = 2**16
 
 # What states call a momentum, a second moment, a count: ours and optax's.
-_MOMENTA = ("mu", "ema", "trace", "m1", "m", "exp_avg")
-_SECOND_MOMENTS = ("nu", "n", "exp_avg_sq")
+_MOMENTA = ("mu", "ema", "trace", "m1", "m")
+_SECOND_MOMENTS = ("nu", "n")
 _COUNTS = ("count", "t")
 
 
@@ -74,6 +76,7 @@ def telemetry(
     b2: ArrayLike | None = None,
     eps: ArrayLike = 0.0,
     eps_root: ArrayLike = 0.0,
+    labels: Any = None,
 ) -> Telemetry:
     """Reads an optimizer's state after an update; pure, for use inside jit.
 
@@ -89,6 +92,7 @@ def telemetry(
       b2: decay of v, for its bias correction; None: none.
       eps: added to the root.
       eps_root: added inside the root.
+      labels: the parameters' tree of `Label`s: what is said of a parameter is then said of each stacked layer of it.
 
     Raises:
       InputError: the state records no rate and none is given.
@@ -96,24 +100,42 @@ def telemetry(
     given = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     parts = _parts(opt_state, {name: value for name, value in given.items() if value is not None}, params)
     columns = [_of_part(part) for part in parts]
-    nu, mu, rate, effective = (_first(params, [column[i] for column in columns]) for i in range(4))
+    nu, mu, rate, effective, ratio_nu = (_first(params, [column[i] for column in columns]) for i in range(5))
+    if learning_rate is not None:
+        rate = jax.tree.map(lambda p, x: jnp.asarray(learning_rate) if is_masked(x) else x, params, rate)
+    stacked = jax.tree.map(lambda _: False, params)
+    if labels is not None:
+        stacked = jax.tree.map(lambda label: label.axes[:1] == ("layers",), labels)
     return Telemetry(
         effective_learning_rate=effective,
         learning_rate=rate,
-        update_rms=jax.tree.map(lambda u: jnp.sqrt(jnp.mean(jnp.square(u))) if u.size else jnp.zeros(()), updates),
-        update_to_weight=jax.tree.map(lambda u, p: _over(_norm(u), _norm(p)), updates, params),
-        abs_m_over_root_v=map_params(lambda v, m: m if is_masked(m) else _mean_ratio(m, v), nu, mu),
-        cosine_with_sign=map_params(lambda m, u: _cosine(-u, jnp.sign(m)), mu, updates),
+        update_rms=_each(lambda u: jnp.sqrt(jnp.mean(jnp.square(u))), stacked, updates),
+        update_to_weight=_each(lambda u, p: _over(_norm(u), _norm(p)), stacked, updates, params),
+        abs_m_over_root_v=_each(lambda m, v: jnp.mean(_over(jnp.abs(m), jnp.sqrt(v))), stacked, *_both(mu, ratio_nu)),
+        cosine_with_sign=_each(lambda m, u: _cosine(-u, jnp.sign(m)), stacked, mu, updates),
         second_moment=nu,
     )
 
 
+def _each(f, stacked, tree, *rest):
+    """f of each parameter, or of each of its stacked layers; 0 of an empty one."""
+
+    def one(x, layers, *others):
+        if not x.size:
+            return jnp.zeros(x.shape[:1] if layers else ())
+        return jax.vmap(f)(x, *others) if layers else f(x, *others)
+
+    return map_params(one, tree, stacked, *rest)
+
+
+def _both(a, b):
+    """Two trees, with a MaskedNode in both where one of them has one; the second broadcast to the first."""
+    a = map_params(lambda x, y: y if is_masked(y) else x, a, b)
+    return a, map_params(lambda x, y: jnp.broadcast_to(y, x.shape), a, b)
+
+
 def _norm(x):
     return jnp.sqrt(jnp.sum(jnp.square(x)))
-
-
-def _mean_ratio(m, v):
-    return jnp.mean(_over(jnp.abs(m), jnp.sqrt(v))) if m.size else jnp.zeros(())
 
 
 def _over(a, b):
@@ -144,7 +166,7 @@ def _parts(node: Any, numbers: dict[str, Any], params: Any) -> list[_Part]:
     children = list(node.values()) if isinstance(node, dict) else list(node)
     for child in children:
         if isinstance(child, ScaleByRateState):
-            numbers = {"learning_rate": child.learning_rate, "eps": 0.0, "eps_root": 0.0} | child.moments
+            numbers = {"learning_rate": child.learning_rate} | child.moments
     part = _part(node, numbers, params)
     below = [found for child in children for found in _parts(child, numbers, params)]
     return below if part is None else [part, *below]
@@ -158,13 +180,14 @@ def _part(node: Any, numbers: dict[str, Any], params: Any) -> _Part | None:
             return _Part(node.mu, None, stored, None, numbers)
         nu = map_params(lambda m, rc: factored(*rc).reshape(m.shape) if len(rc) == 2 else rc[0], node.mu, stored)
         return _Part(node.mu, nu, stored, node.count, numbers)
-    if isinstance(node, ScaleBySoapState):
-        mine = jax.tree.map(lambda p, matrix: matrix if is_masked(matrix) else p, params, node.matrices)
-        mu, nu = (
-            map_params(lambda p, matrix, name=name: getattr(matrix, name).reshape(p.shape), mine, node.matrices)
-            for name in ("mu", "nu")
-        )
-        return _Part(mu, nu, map_params(lambda v: (v,), nu), jnp.maximum(node.count - 1, 1), numbers)
+    if isinstance(node, ScaleBySoapState):  # v lies in the eigenbases, m does not
+        nu = jax.tree.map(lambda p, s: s if is_masked(s) else s.nu.reshape(p.shape), params, node.matrices)
+        return _Part(None, nu, map_params(lambda v: (v,), nu), node.count - 1, numbers)
+    if isinstance(node, optax.contrib.ProdigyState):  # its moments are of d * g
+        d = jnp.asarray(node.estim_lr)
+        mu = map_params(lambda m: m / d, node.exp_avg)
+        nu = map_params(lambda v: v / jnp.square(d), node.exp_avg_sq)
+        return _Part(mu, nu, map_params(lambda v: (v,), nu), node.count, numbers)
 
     named = node._asdict() if hasattr(node, "_asdict") else {}
 
@@ -181,31 +204,33 @@ def _part(node: Any, numbers: dict[str, Any], params: Any) -> _Part | None:
     return _Part(mu, nu, None if nu is None else map_params(lambda v: (v,), nu), count, numbers)
 
 
-def _of_part(part: _Part) -> tuple[Any, Any, Any, Any]:
-    """(v, m, rate, effective rate) of a part, as trees; None where it has none."""
+def _of_part(part: _Part) -> tuple[Any, ...]:
+    """(v, m, rate, effective rate, v to compare m with) of a part, as trees; None where it has none.
+
+    Where the numbers hold neither eps nor eps_root, sqrt(v) is not what divides m: there is no effective rate.
+    """
     if "learning_rate" not in part.numbers:
         raise InputError("telemetry: the state records no learning rate; give learning_rate=…")
-    rate, eps = part.numbers["learning_rate"], part.numbers["eps"]
-    mine = part.mu if part.nu is None else part.nu
+    rate, mine = part.numbers["learning_rate"], part.mu if part.nu is None else part.nu
     scalar = _structure(rate) != _structure(mine)
     rates = map_params(lambda _: jnp.asarray(rate), mine) if scalar else rate
     nu, mu = (_corrected(tree, part, b) for tree, b in ((part.nu, "b2"), (part.mu, "b1")))
-    if nu is None:
-        return None, mu, rates, None
+    if nu is None or not {"eps", "eps_root"} & part.numbers.keys():
+        return nu, mu, rates, None, None
 
     def effective(v, lr):
-        inside = v + jnp.asarray(part.numbers["eps_root"]).astype(v.dtype)
-        root = jnp.sqrt(inside) + jnp.asarray(eps).astype(v.dtype)
-        return jnp.minimum(lr.astype(v.dtype) / root, jnp.finfo(v.dtype).max)
+        eps, eps_root = (jnp.asarray(part.numbers.get(name, 0.0)).astype(v.dtype) for name in ("eps", "eps_root"))
+        return jnp.minimum(_over(lr.astype(v.dtype), jnp.sqrt(v + eps_root) + eps), jnp.finfo(v.dtype).max)
 
-    return nu, mu, rates, map_params(effective, nu, rates)
+    return nu, mu, rates, map_params(effective, nu, rates), nu
 
 
 def _corrected(tree, part, name):
     decay = part.numbers.get(name)
     if tree is None or decay is None or part.count is None:
         return tree
-    return map_params(lambda x: x / bias_correction(decay, part.count, x.dtype), tree)
+    count = jnp.maximum(part.count, 1)  # MultiSteps has a state before its first update
+    return map_params(lambda x: x / bias_correction(decay, count, x.dtype), tree)
 
 
 def _first(params: Any, trees: Sequence[Any]) -> Any:
@@ -227,11 +252,11 @@ def telemetry_by_role(found: Telemetry, labels: Any, token_counts: np.ndarray | 
       labels: the parameters' tree of `Label`s.
       token_counts: how often each vocabulary entry occurs in the training text, [V] or shorter: the second moment of
         the
-        head's entries is then averaged over ten equal groups of them, rarest first.
+        head's entries that do occur is then averaged over ten equal groups of them, rarest first.
 
     Returns:
-      `effective_learning_rate/ROLE/QUANTILE` over blocks (of at most 65536 evenly spaced ones a role), and per role the
-      means over parameters of every other field of `Telemetry`; `head_second_moment/decile_0` to 9.
+      `effective_learning_rate/ROLE/QUANTILE` over blocks (of a fixed sample of 65536 a role, where there are more), and
+      per role the means over parameters of every other field of `Telemetry`; `head_second_moment/decile_0` to 9.
     """
     leaves = jax.tree.leaves(labels)
     groups = {role: [i for i, label in enumerate(leaves) if label.role == role] for role in {x.role for x in leaves}}
@@ -245,14 +270,21 @@ def telemetry_by_role(found: Telemetry, labels: Any, token_counts: np.ndarray | 
             if name == "effective_learning_rate":
                 result |= {f"{name}/{role}/{q}": value for q, value in _quantiles(values).items()}
             else:
-                result[f"{name}/{role}"] = sum(jnp.mean(x) for x in values) / len(values)
+                result[f"{name}/{role}"] = jnp.mean(jnp.concatenate([x.reshape(-1) for x in values]))
     return result | ({} if token_counts is None else _by_frequency(columns["second_moment"], leaves, token_counts))
 
 
 def _quantiles(values):
-    stride = -(-sum(x.size for x in values) // _MAX_SAMPLE)
-    sample = jnp.concatenate([x.reshape(-1)[::stride].astype(jnp.result_type(float)) for x in values])
+    total = sum(x.size for x in values)
+    sample = jnp.concatenate([_sample(x.reshape(-1), total).astype(jnp.result_type(float)) for x in values])
     return dict(zip(QUANTILES, jnp.quantile(sample, jnp.asarray(list(QUANTILES.values()))), strict=True))
+
+
+def _sample(x, total):
+    """The entries of a flat array, or its share of a fixed random sample where all together are too many to sort."""
+    if total <= _MAX_SAMPLE:
+        return x
+    return x[np.random.default_rng(0).integers(0, x.size, math.ceil(_MAX_SAMPLE * x.size / total))]
 
 
 def _by_frequency(second_moments, leaves, token_counts):
@@ -267,9 +299,10 @@ def _by_frequency(second_moments, leaves, token_counts):
     per_entry = jnp.mean(v, [other for other in range(v.ndim) if other != axis])
     counts = np.zeros(per_entry.size, np.int64)
     counts[: len(token_counts)] = token_counts
-    tenths = np.array_split(np.argsort(counts, kind="stable"), 10)
+    by_count = np.argsort(counts, kind="stable")
+    tenths = np.array_split(by_count[counts[by_count] > 0], 10)
     return {
-        f"head_second_moment/decile_{i}": jnp.mean(per_entry[tenth]) for i, tenth in enumerate(tenths) if len(tenth)
+        f"head_second_moment/decile_{i}": jnp.mean(per_entry[tenth]) for i, tenth in enumerate(tenths) if tenth.size
     }
 
 

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.adamw import AdamWConfig
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, check_eps, constructor, traceable
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, check_eps, constructor, held, traceable
 from jaxopt_lm.optimizers.groups import as_matrix, is_matrix, matrix_axes, partition, require_labels
 from jaxopt_lm.optimizers.trees import map_params
 
@@ -77,8 +77,13 @@ class MuonConfig(OptimizerConfig):
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         require_labels(labels, "matrices are chosen")
-        parts = {"matrix": super().make(multiplier, labels), "rest": self.rest.make(multiplier, labels)}
-        return partition(parts, lambda label: "matrix" if is_matrix(label, MATRIX_ROLES) else "rest", labels)
+        of_matrices = super().make
+
+        def at(multiplier):
+            parts = {"matrix": of_matrices(multiplier, labels), "rest": self.rest.make(multiplier, labels)}
+            return partition(parts, lambda label: "matrix" if is_matrix(label, MATRIX_ROLES) else "rest", labels)
+
+        return held(self.calibration_steps, at, multiplier)
 
     def moments(self) -> dict[str, Any]:
         return {"b1": self.b1}

@@ -102,6 +102,9 @@ class LambConfig(BlockAdamConfig):
             ratio if labels is None else per_layer(ratio, labels),
         )
 
+    def moments(self) -> dict[str, Any]:
+        return {}  # the trust ratio is part of the rate
+
     def decay(self, labels: Any) -> optax.GradientTransformation:
         return optax.identity()
 

@@ -33,6 +33,8 @@ from jaxopt_lm.training.loss import Batch, num_targets, summed_losses, target_we
 
 Metrics = dict[str, jax.Array]
 
+_CURVATURE = 1_000_003  # folded into the key: draws of curvature are not those of the parameters
+
 
 class HParams(NamedTuple):
     """The numbers of a run, as a pytree. Fields as in `TrainConfig`."""
@@ -114,7 +116,7 @@ def make_train_step(
         objective = _Objective(config, batch, hparams.z_loss, num_microbatches)
         (ce, log_z_squared), grads = objective.grads(state.params)
         multiplier = hparams.multiplier(state.step)
-        key = jax.random.fold_in(jax.random.key(hparams.seed), state.step)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(hparams.seed), _CURVATURE), state.step)
         updates, opt_state = _optimizer(hparams, multiplier, labels).update(
             grads,
             state.opt_state,
@@ -148,7 +150,7 @@ def _where_due(due, f, *args):
 
 
 def _telemetry(labels, token_counts, opt_state, params, updates, grads):
-    found = telemetry(opt_state, params, updates)
+    found = telemetry(opt_state, params, updates, labels=labels)
     norms = {f"grads_norm/{name}": value for name, value in grad_norms(grads, labels).items()}
     lines = telemetry_by_role(found, labels, token_counts) | norms
     return {f"telemetry/{name}": value for name, value in lines.items()}

@@ -14,6 +14,8 @@ from jaxopt_lm.optimizers import OPTIMIZERS
 from jaxopt_lm.optimizers.groups import as_matrix, matrix_axes, num_layers
 from tests.optimizers.worlds import LABELS
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 PARAMS = {
     "wte": jnp.zeros((6, 4)),
     "blocks": [{"w": jnp.zeros((4, 8)), "g": jnp.zeros(4)}, {"w": jnp.zeros((4, 8)), "g": jnp.zeros(4)}],
@@ -116,3 +118,52 @@ def test_constructors_stand_in_a_chain():
     tx = optax.chain(optax.clip_by_global_norm(1.0), o.adalayer_star(o.label_params(PARAMS, RULES)))
     updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     assert jax.tree.structure(updates) == jax.tree.structure(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Label(("embed", "layers", "mlp"), "mlp"), "layers is the first axis"),
+        (lambda: Label(("layers", "embed"), "norm", 1), "layers is the first axis"),
+        (lambda: matrix_axes(Label(("heads", "embed", "head_dim"), "attention")), "put the axes of the heads side by"),
+        (
+            lambda: o.LayerAdaptiveAdamWConfig(b1_first=0.5),
+            "optimizer.b1_first=0.5, b1_last=None: give both or neither",
+        ),
+        (lambda: o.HybridConfig(adaptive=optax.adam(1e-3)), "optimizer.adaptive: must be a config"),
+        (lambda: o.adamw(decay_roles=("mlp",)), "labels=None: what decays is chosen by axes and roles"),
+        (lambda: o.FrozenConfig(calibration_steps=0), "optimizer.calibration_steps=0"),
+    ],
+)
+def test_what_is_refused(make, message):
+    with pytest.raises(o.InputError, match=message):
+        make()
+
+
+def test_a_calibration_inside_holds_the_whole():
+    """Nothing moves while a part is calibrated, whoever drives the optimizer."""
+    params = {leaf: jnp.ones((4,) * len(label.axes)) for leaf, label in LABELS.items()}
+    frozen = o.FrozenConfig(calibration_steps=3)
+    for config in (o.HybridConfig(learning_rate=1.0, adaptive=frozen), o.MuonConfig(rest=frozen), frozen):
+        assert config.calibration_steps == 3
+        tx, moved = config.make(1.0, LABELS), params
+        state = tx.init(params)
+        for step in range(4):
+            updates, state = tx.update(params, state, moved)
+            moved = optax.apply_updates(moved, updates)
+            still = [np.array_equal(moved[leaf], params[leaf]) for leaf in LABELS]
+            assert all(still) if step < 3 else not any(still), (type(config), step)
+
+
+def test_stacks_of_different_depth_are_refused():
+    params = {"a": jnp.zeros((2, 4)), "b": jnp.zeros((3, 4))}
+    with pytest.raises(o.InputError, match=r"stacked layers must be equally many everywhere; there are \[2, 3\]"):
+        o.adalayer(dict.fromkeys(params, Label(("layers", "embed"), "norm"))).init(params)
+
+
+def test_one_scalar_a_vector_and_layer():
+    stacked, label = jnp.asarray([1.0, 3.0]), Label(("layers",), "norm")
+    tx = o.scale_by_adafactor(0.0, 0.5, 1e-15, label, one_scalar_1d=True)
+    (u, state) = tx.update(stacked, tx.init(stacked))
+    np.testing.assert_allclose(u, [1.0, 1.0], rtol=1e-6)
+    assert state.row.shape == (2,)

@@ -325,6 +325,7 @@ def test_clipping_by_layer():
         (("embed", "mlp"), "mlp", (1,)),
         (("layers", "mlp", "embed"), "mlp", (0, 2)),
         (("embed",), "norm", ()),
+        (("length", "embed"), "embedding", (0,)),
         (("layers", "embed"), "norm", (0,)),
     ],
 )
@@ -417,13 +418,12 @@ def test_estimators_of_curvature():
     diagonal = {"W1": z["hess_diag"][:6].reshape(2, 3), "W2": z["hess_diag"][6:].reshape(3, 3)}
     for leaf in params:
         np.testing.assert_allclose(3 * jnp.mean(drawn[leaf] ** 2, 0), z[f"expected_h_{leaf}"], rtol=0.08, atol=2e-3)
-        np.testing.assert_allclose(z[f"expected_h_{leaf}"], z[f"gn_diag_{leaf}"], rtol=1e-9)
         np.testing.assert_allclose(jnp.mean(signed[leaf], 0), diagonal[leaf], rtol=0.08, atol=5e-3)
         labels_of_draw = [np.allclose(g, z[f"one_draw_grad_{leaf}"], rtol=1e-9) for g in drawn[leaf][:300]]
         assert any(labels_of_draw)
-        np.testing.assert_allclose(3 * z[f"one_draw_grad_{leaf}"] ** 2, z[f"one_draw_h_{leaf}"], rtol=1e-9)
     weights = jnp.asarray([0.5, 0.5, 0.0])
-    masked = o.sampled_label_grads(logits, params, keys[0], weights)
-    shorter = o.sampled_label_grads(lambda p: logits(p)[:2], params, keys[0])
-    assert jax.tree.map(jnp.shape, masked) == jax.tree.map(jnp.shape, shorter)
-    assert float(jnp.abs(masked["W2"]).sum()) > 0
+    both = [o.sampled_label_grads(logits, params, key, w) for key in keys[:1] for w in (weights, 2 * weights)]
+    np.testing.assert_allclose(both[1]["W1"], 2 * both[0]["W1"], rtol=1e-9)
+    first_two = jnp.asarray([1 / 3, 1 / 3, 0.0]), jnp.asarray([0.0, 0.0, 1 / 3])
+    parts = [o.sampled_label_grads(logits, params, keys[0], w)["W2"] for w in first_two]
+    np.testing.assert_allclose(parts[0] + parts[1], drawn["W2"][0], rtol=1e-9)

@@ -124,7 +124,7 @@ def test_telemetry_of_every_optimizer(name, scan_layers):
     assert all(np.isfinite(x) for x in scalars.values())
     roles = {label.role for label in jax.tree.leaves(labels)}
     assert {f"update_rms/{role}" for role in roles} <= scalars.keys()
-    if name not in ("hybrid", "schedule_free_adamw"):  # these leave roles untrained, or average
+    if name != "hybrid":  # it leaves a role untrained
         assert {f"learning_rate/{role}" for role in roles} <= scalars.keys()
     adams = {"adafactor", "adalayer", "adalayer_star", "adam_mini", "adamw", "frozen", "lamb", "layer_adaptive_adamw"}
     if name in adams - {"lamb"}:
@@ -134,6 +134,44 @@ def test_telemetry_of_every_optimizer(name, scan_layers):
                 continue
             m_hat = leaf(optax.tree.get(state, "mu")) / (1 - b1s.get(path, 0.9) ** 3)
             np.testing.assert_allclose(-m_hat * leaf(found.effective_learning_rate), leaf(updates), rtol=1e-6)
+
+
+def test_telemetry_before_the_first_update_is_finite():
+    params, grads = world()
+    tx = optax.MultiSteps(o.adamw(LABELS, learning_rate=RATE, **ADAM), 4).gradient_transformation()
+    state, updates = after(tx, params, grads[:1])
+    found = o.telemetry_by_role(o.telemetry(state, params, updates), LABELS)
+    assert all(np.isfinite(x) for x in found.values())
+
+
+def test_the_given_rate_is_reported_where_no_moment_is_kept():
+    params, grads = world()
+    state, updates = after(optax.sgd(RATE), params, grads)
+    assert o.telemetry(state, params, updates, learning_rate=RATE).learning_rate["mlp"] == RATE
+
+
+def test_quantiles_of_many_blocks_are_of_all_columns():
+    """A rate that depends on the column alone: a stride that meets the columns' number would see few of them."""
+    columns = jnp.exp(jax.random.normal(jax.random.key(0), (1, 1024), jnp.float64))
+    params = {"mlp": jnp.ones((512, 1024))}
+    state, updates = after(o.adamw(learning_rate=1.0), params, [{"mlp": jnp.broadcast_to(columns, (512, 1024))}])
+    found = o.telemetry_by_role(o.telemetry(state, params, updates), {"mlp": LABELS["mlp"]})
+    expected = np.quantile(1 / columns, [0.25, 0.5, 0.75])
+    mine = [found[f"effective_learning_rate/mlp/{name}"] for name in ("q25", "median", "q75")]
+    np.testing.assert_allclose(mine, expected, rtol=0.02)
+
+
+def test_stacked_layers_are_reported_as_unstacked_ones():
+    unrolled, labels = tiny_params(jnp.float64)
+    unrolled["layer_01"] = jax.tree.map(lambda p: 10 * p, unrolled["layer_01"])
+    stacked, stacked_labels = model.stack_layers(unrolled), model.labels(tiny_model(scan_layers=True))
+    lines = []
+    for params, tree in ((unrolled, labels), (stacked, stacked_labels)):
+        state, updates = after(o.adamw(tree), params, [params])
+        lines.append(o.telemetry_by_role(o.telemetry(state, params, updates, labels=tree), tree))
+    for name in ("update_rms", "update_to_weight", "cosine_with_sign", "abs_m_over_root_v"):
+        for role in ("attention", "mlp", "norm"):
+            np.testing.assert_allclose(lines[0][f"{name}/{role}"], lines[1][f"{name}/{role}"], rtol=1e-6)
 
 
 def test_by_role_summarises_blocks():
@@ -146,8 +184,8 @@ def test_by_role_summarises_blocks():
     for name, q in (("min", 0), ("q25", 0.25), ("median", 0.5), ("q75", 0.75), ("max", 1)):
         np.testing.assert_allclose(scalars[f"effective_learning_rate/head/{name}"], np.quantile(blocks, q), rtol=1e-6)
     v = np.ravel(found.second_moment["head"])
-    by_frequency = [scalars[f"head_second_moment/decile_{i}"] for i in range(6)]
-    np.testing.assert_allclose(by_frequency, v[[1, 5, 4, 2, 0, 3]], rtol=1e-6)
+    by_frequency = [scalars[f"head_second_moment/decile_{i}"] for i in range(4)]
+    np.testing.assert_allclose(by_frequency, v[[4, 2, 0, 3]], rtol=1e-6)  # 1 and 5 do not occur
 
 
 def test_gradient_norms_by_role_and_layer():
@@ -175,8 +213,8 @@ def test_describe_says_what_each_parameter_gets():
     layered = o.describe(config_of("layer_adaptive_adamw", depth_rule="linear"), params, labels)
     assert re.search(r"layer_01/mlp/up .* x1.2 +0.1 ", layered)
     assert re.search(r"layer_00/mlp/up .* x1 +0.1 ", layered)
-    untrained = o.describe(config_of("hybrid"), params, labels)
-    assert re.search(r"embed .*embedding .*frozen", untrained)
+    hybrid = o.describe(config_of("hybrid"), params, labels)
+    assert re.search(r"embed .*embedding .*untrained", hybrid)
     foreign = o.describe(optax.adamw(1e-3), params).splitlines()
     assert foreign[0].split() == ["parameter", "shape"]
     assert foreign[-1].startswith("state: 8.0")

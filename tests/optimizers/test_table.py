@@ -145,6 +145,34 @@ def silent(config):
 
 
 @every_optimizer
+def test_decay_is_by_role_and_scaled_by_the_rate(name):
+    """Decay moves the roles that decay and no others, in proportion to the rate."""
+    shapes = some_shapes(6, 4, 2, 2, 5)
+    params, steps = random_tree(shapes, -1), 3 if name == "frozen" else 1
+    grads = [random_tree(shapes, 0, scale=1e-3)] * steps
+    fields = {"decay_roles": ("mlp",)} | ({"first_layer": False} if name == "adalayer_star" else {})
+    moved = [
+        run(config_of(name, weight_decay=wd, **fields), LABELS, params, grads, rate)[0][-1]
+        for wd, rate in ((0.0, 0.1), (0.1, 0.1), (0.0, 0.05), (0.1, 0.05))
+    ]
+    by_decay, by_half = (jax.tree.map(jnp.subtract, a, b) for a, b in ((moved[1], moved[0]), (moved[3], moved[2])))
+    for leaf in ("embed", "query", "norm", "head"):
+        np.testing.assert_array_equal(by_decay[leaf], 0)
+    assert float(jnp.abs(by_decay["mlp"]).max()) > 0
+    if name not in ("lamb", "lars"):  # theirs is inside the ratio
+        np.testing.assert_allclose(by_decay["mlp"], 2 * by_half["mlp"], rtol=0.05, atol=1e-6)
+
+
+@every_optimizer
+def test_at_rate_zero_nothing_moves(name):
+    shapes = some_shapes(6, 4, 2, 2, 5)
+    params, fields = random_tree(shapes, -1), {"first_estimate": 1e-6} if name == "prodigy" else {}
+    grads = [random_tree(shapes, step) for step in range(4)]
+    moved = run(config_of(name, weight_decay=0.1, **fields), LABELS, params, grads, 0.0)[0]
+    assert_close(moved[-1], params, 1e-6, 1e-7)
+
+
+@every_optimizer
 def test_dead_rows_stay_put(name):
     """A row without gradients keeps its bits, nothing becomes NaN; schedule-free rebuilds it, within an ulp a step."""
     shapes = some_shapes(6, 4, 2, 2, 5)

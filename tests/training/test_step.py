@@ -67,7 +67,7 @@ def test_telemetry_is_computed_when_it_is_due():
     config = dataclasses.replace(TINY_MODEL, num_layers=1)
     options = TelemetryOptions(every_steps=2, token_counts=np.arange(64))
     step = jax.jit(make_train_step(config, options=options))
-    state, seen = init_state(config, HPARAMS, jax.random.key(0)), []
+    state, seen, metrics = init_state(config, HPARAMS, jax.random.key(0)), [], {}
     for number in range(4):
         state, metrics = step(state, some_batch(number), HPARAMS)
         seen.append(float(metrics["telemetry/effective_learning_rate/head/median"]))
