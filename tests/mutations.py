@@ -176,6 +176,13 @@ MUTATIONS = (
     ),
     Mutation(
         "sgdw.py",
+        "heavy_ball(self.momentum, self.dampening, nesterov",
+        "heavy_ball(self.momentum, nesterov",
+        "SGDW: dampening not passed on",
+        'test_identities.py -k "heavy_ball or dampening"',
+    ),
+    Mutation(
+        "sgdw.py",
         "1.0 - jnp.asarray(dampening)",
         "1.0 - jnp.asarray(momentum)",
         "SGDW: an average instead of a sum",
@@ -508,6 +515,13 @@ MUTATIONS = (
         "hybrid: untrained roles move",
         "test_golden.py -k no_norm_training",
     ),
+    Mutation(
+        "hybrid.py",
+        "held(self.calibration_steps, at, multiplier)",
+        "at(multiplier)",
+        "hybrid: SGD moves while the adaptive part is calibrated",
+        "test_groups.py -k calibration_inside",
+    ),
     # Sophia
     Mutation(
         "sophia.py",
@@ -737,6 +751,13 @@ MUTATIONS = (
         "SVRM: betas swapped",
         "test_golden.py -k svrm",
     ),
+    Mutation(
+        "svrm.py",
+        '"mlp": self.mlp_multiplier',
+        '"mlp": 1.0',
+        "SVRM: the MLP's factor not passed on",
+        "test_identities.py -k svrm",
+    ),
     # LARS and LAMB
     Mutation(
         "trust_ratio.py",
@@ -832,6 +853,13 @@ MUTATIONS = (
         "Muon: the head too",
         "test_identities.py -k muon",
     ),
+    Mutation(
+        "muon.py",
+        "ns_steps=self.num_iterations",
+        "ns_steps=5",
+        "Muon: iterations not passed on",
+        "test_identities.py -k muon",
+    ),
     # SOAP
     Mutation(
         "soap.py",
@@ -867,6 +895,27 @@ MUTATIONS = (
         "s._replace(left_basis=basis)",
         "SOAP: nu not ordered with its basis",
         "test_golden.py -k soap",
+    ),
+    Mutation(
+        "soap.py",
+        "jnp.linalg.qr(a @ jnp",
+        "jnp.linalg.qr(jnp",
+        "SOAP: no power iteration",
+        "test_golden.py -k soap",
+    ),
+    Mutation(
+        "soap.py",
+        "state.count == 0,",
+        "state.count < 0,",
+        "SOAP: the first update steps",
+        "test_golden.py -k soap",
+    ),
+    Mutation(
+        "soap.py",
+        "scale_by_soap(self.b1, self.b2,",
+        "scale_by_soap(self.b2, self.b1,",
+        "SOAP: betas swapped",
+        'test_identities.py -k "muon or soap"',
     ),
     # MARS
     Mutation(
@@ -1117,6 +1166,13 @@ MUTATIONS = (
         "0 if label.layer is None else label.layer",
         "num_layers: one too few",
         "test_groups.py -k rules_label",
+    ),
+    Mutation(
+        "groups.py",
+        "per_layer[label.layer]",
+        "per_layer[label.layer - 1]",
+        "by_layer: layers off by one",
+        "test_identities.py -k a_layer_has_its_rate",
     ),
     # Curvature
     Mutation(
