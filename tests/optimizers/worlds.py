@@ -100,16 +100,19 @@ def update_once(config, labels, state, params, grads, multiplier=1.0):
 
 
 def run(config, labels, params, grads, multiplier=1.0):
-    """Updates with each of `grads`, a list of trees, under lax.scan: (list of parameters after each, last state)."""
+    """Updates with each of `grads`, a list of trees, under lax.scan: (list of parameters after each, last state).
 
-    def step(carry, g):
-        moved, state = carry
-        updates, state = update_once(config, labels, state, moved, g, multiplier)
-        moved = optax.apply_updates(moved, updates)
-        return (moved, state), moved
+    Numbers are arguments of the program, so runs that differ in them share its compilation.
+    """
 
-    def steps(params, stacked):
+    def steps(config, multiplier, params, stacked):
+        def step(carry, g):
+            moved, state = carry
+            updates, state = update_once(config, labels, state, moved, g, multiplier)
+            moved = optax.apply_updates(moved, updates)
+            return (moved, state), moved
+
         (_, state), moved = jax.lax.scan(step, (params, config.make(multiplier, labels).init(params)), stacked)
         return [jax.tree.map(lambda x, i=i: x[i], moved) for i in range(len(grads))], state
 
-    return jax.jit(steps)(params, jax.tree.map(lambda *xs: jnp.stack(xs), *grads))
+    return jax.jit(steps)(config, multiplier, params, jax.tree.map(lambda *xs: jnp.stack(xs), *grads))

@@ -85,7 +85,7 @@ def hlo(lowered):
     return text
 
 
-@pytest.mark.parametrize("name", ["sophia", "sophia_h"])
+@pytest.mark.parametrize("name", ["sophia", pytest.param("sophia_h", marks=pytest.mark.full)])
 def test_sophia_estimates_in_a_conditional_of_a_population_too(name):
     """The estimator's branch is in the compiled program of members that differ in rate; batched counters lose it."""
     config = dataclasses.replace(TINY_MODEL, num_layers=1)
@@ -173,7 +173,9 @@ def test_metrics_say_what_they_are(x64):
     )
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgdw", "lion", "frozen", "sophia"])
+@pytest.mark.parametrize(
+    "name", ["adamw", "sophia", *(pytest.param(name, marks=pytest.mark.full) for name in ("sgdw", "lion", "frozen"))]
+)
 def test_one_program_for_all_numbers_and_a_population(name):
     """Changing any number compiles nothing; vmapped with an unbatched counter, members equal their solo runs."""
     step = make_train_step(TINY_MODEL)
