@@ -139,6 +139,7 @@ def test_recorded_training_run(recorded, dtype, request):
         num_train_steps=40,
         z_loss=0.0,
         max_grad_norm=1.0,
+        seed=0,
     )
     params = from_torch(recorded["init"], "w", np.dtype(dtype))
     fresh = init_state(config, hparams, jax.random.key(0))
