@@ -55,7 +55,7 @@ from jaxopt_lm.training.step import HParams, init_state, make_train_step
 from tests.conftest import TINY_MODEL
 import jax.numpy as jnp
 jax.config.update("jax_numpy_dtype_promotion", "standard")
-hparams = HParams(OPTIMIZERS["adamw"](), SCHEDULES["constant"](), 10, 1e-4, 1.0)
+hparams = HParams(OPTIMIZERS["adamw"](), SCHEDULES["constant"](), 10, 1e-4, 1.0, 0)
 mesh = sharding.make_mesh(MeshConfig())
 place = lambda tree, where: jax.device_put(tree, where)
 state = place(init_state(TINY_MODEL, hparams, jax.random.key(0)), sharding.replicated(mesh))
