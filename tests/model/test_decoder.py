@@ -252,6 +252,7 @@ def test_labels_match_the_parameters():
             "embed": config.embed_dim,
             "kv_heads": config.num_kv_heads,
             "head_dim": config.head_width,
+            "value_dim": config.head_width,
             "mlp": config.mlp_dim,
         }
         for (path, leaf), label in zip(jax.tree.leaves_with_path(shapes), jax.tree.leaves(labels), strict=True):
