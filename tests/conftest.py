@@ -29,6 +29,13 @@ def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="whole tables of cases instead of CI's fixed slice")
 
 
+def pytest_configure(config):
+    """Without --full, programs are compiled quickly, not well, here and in processes that tests start."""
+    if not config.getoption("--full"):
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
 def pytest_collection_modifyitems(config, items):
     """Without --full, cases marked `full` are left out."""
     if not config.getoption("--full"):
@@ -57,6 +64,15 @@ def standard_promotion():
     """For tests through optax, whose bias correction raises a float to an int32 power."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def optimized():
+    """For recorded numbers: programs compiled as they are for users."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

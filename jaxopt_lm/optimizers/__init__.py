@@ -16,7 +16,7 @@ from jaxopt_lm.optimizers.adafactor import (
     scale_by_adafactor_big_vision,
 )
 from jaxopt_lm.optimizers.adamw import AdamWConfig, adamw
-from jaxopt_lm.optimizers.almvr import AlmvrConfig, almvr, scale_by_almvr
+from jaxopt_lm.optimizers.almvr import AlmvrConfig, almvr
 from jaxopt_lm.optimizers.block_adam import (
     AdalayerConfig,
     AdalayerStarConfig,
@@ -51,7 +51,7 @@ from jaxopt_lm.optimizers.groups import axes_kept, label_params, partition
 from jaxopt_lm.optimizers.hybrid import HybridConfig, hybrid
 from jaxopt_lm.optimizers.layer_adaptive import LayerAdaptiveAdamWConfig, layer_adaptive_adamw
 from jaxopt_lm.optimizers.lion import LionConfig, SignumConfig, lion, signum
-from jaxopt_lm.optimizers.mars import MarsConfig, mars, scale_by_mars
+from jaxopt_lm.optimizers.mars import MarsConfig, mars, reduce_variance
 from jaxopt_lm.optimizers.measure import Telemetry, grad_norms, telemetry, telemetry_by_role
 from jaxopt_lm.optimizers.muon import MuonConfig, muon
 from jaxopt_lm.optimizers.rates import scale_by_rate
@@ -167,13 +167,12 @@ __all__ = [
     "novograd",
     "partition",
     "prodigy",
+    "reduce_variance",
     "sampled_label_grads",
     "scale_by_adafactor",
     "scale_by_adafactor_big_vision",
-    "scale_by_almvr",
     "scale_by_block_adam",
     "scale_by_lars_ratio",
-    "scale_by_mars",
     "scale_by_rate",
     "scale_by_soap",
     "scale_by_sophia_g",

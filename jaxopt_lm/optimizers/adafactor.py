@@ -1,7 +1,6 @@
 """Adafactor as in arXiv 2407.07972, and big_vision's variant."""
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +15,13 @@ from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_co
 
 
 class ScaleByAdafactorState(NamedTuple):
-    """State of `scale_by_adafactor`.
+    """State of `scale_by_adafactor` and `scale_by_adafactor_big_vision`.
 
     Attributes:
       count: updates made so far, int32.
-      mu: average of gradients.
-      row: average of the row means of g^2, [..., n, 1]; of a vector the average of g^2, or of its mean.
-      column: average of the column means, [..., 1, m]; of a vector nothing, a zero of size 0.
+      mu: average of gradients; big_vision's of scaled ones.
+      row: average of the row means of g^2, [..., n, 1]; of what is not factored the average of g^2, or of its mean.
+      column: average of the column means, [..., 1, m]; of what is not factored nothing, a zero of size 0.
     """
 
     count: jax.Array
@@ -40,8 +39,29 @@ def row_and_column_means(g: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def factored(row: jax.Array, column: jax.Array) -> jax.Array:
     """row_i column_j / mean(row), formed so that it underflows only where the product itself does; 0 where row is 0."""
-    mean = jnp.mean(row, -2, keepdims=True)
+    axes = tuple(i for i in range(row.ndim) if column.shape[i] < row.shape[i])
+    mean = jnp.mean(row, axes, keepdims=True)
     return jnp.where(mean == 0, 0.0, row / mean) * column
+
+
+def _zeros(means, params, *labels):
+    """A state for parameters, where `means(g, *label)` is what row and column average."""
+
+    def pair(p, *label):
+        return jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda g: means(g, *label), p))
+
+    mu = optax.tree.zeros_like(widen(params))
+    pairs = map_params(pair, mu, *labels)
+    row, column = (map_params(lambda _, two, i=i: two[i], mu, pairs) for i in (0, 1))
+    return ScaleByAdafactorState(jnp.zeros((), jnp.int32), mu, row, column)
+
+
+def _averages(state, means, decay):
+    """The state's row and column with a pair of means a parameter taken in."""
+    return (
+        map_params(lambda old, pair, i=i: ema(old, pair[i], decay), averages, means)
+        for i, averages in enumerate((state.row, state.column))
+    )
 
 
 def scale_by_adafactor(
@@ -69,23 +89,14 @@ def scale_by_adafactor(
         return block_mean_square(g, kept), jnp.zeros((0,), g.dtype)
 
     def init(params):
-        shapes = map_params(
-            lambda p, label: jax.eval_shape(functools.partial(squares, label=label), p), widen(params), labels
-        )
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        row, column = (map_params(lambda _, pair, i=i: pair[i], params, zeros) for i in (0, 1))
-        return ScaleByAdafactorState(jnp.zeros((), jnp.int32), optax.tree.zeros_like(widen(params)), row, column)
+        return _zeros(squares, params, labels)
 
     def update(updates, state, params=None):
         del params
         count = next_count(state.count)
         updates = widen(updates)
         mu = map_params(lambda g, m: ema(m, g, b1), updates, state.mu)
-        means = map_params(squares, updates, labels)
-        row, column = (
-            map_params(lambda old, pair, i=i: ema(old, pair[i], b2), old, means)
-            for i, old in enumerate((state.row, state.column))
-        )
+        row, column = _averages(state, map_params(squares, updates, labels), b2)
 
         def direction(m, label, r, c):
             v = factored(r, c).reshape(m.shape) if len(matrix_axes(label)) == 2 else r
@@ -121,15 +132,6 @@ class AdafactorConfig(BlockAdamConfig):
         return scale_by_adafactor(self.b1, self.b2, self.eps, labels, one_scalar_1d=self.one_scalar_1d)
 
 
-class ScaleByAdafactorBigVisionState(NamedTuple):
-    """State of `scale_by_adafactor_big_vision`; `row`, `column` and `mu` as in `ScaleByAdafactorState`."""
-
-    count: jax.Array
-    mu: optax.Updates
-    row: optax.Updates
-    column: optax.Updates
-
-
 def scale_by_adafactor_big_vision(
     b1: ArrayLike, b2_cap: ArrayLike, decay_rate: ArrayLike, eps: ArrayLike, *, min_dim_size_to_factor: int
 ) -> optax.GradientTransformation:
@@ -153,22 +155,15 @@ def scale_by_adafactor_big_vision(
         return jnp.mean(square, largest, keepdims=True), jnp.mean(square, second, keepdims=True)
 
     def init(params):
-        zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), map_params(lambda p: jax.eval_shape(means, p), params)
-        )
-        row, column = (map_params(lambda _, pair, i=i: pair[i], params, zeros) for i in (0, 1))
-        return ScaleByAdafactorBigVisionState(jnp.zeros((), jnp.int32), optax.tree.zeros_like(params), row, column)
+        return _zeros(means, params)
 
     def update(updates, state, params=None):
         del params
         count = next_count(state.count)
+        updates = widen(updates)
         step = count.astype(jnp.result_type(float))
         decay = jnp.minimum(jnp.asarray(b2_cap), 1 - step ** -jnp.asarray(decay_rate))
-        squares = map_params(means, updates)
-        row, column = (
-            map_params(lambda old, pair, i=i: ema(old, pair[i], decay), old, squares)
-            for i, old in enumerate((state.row, state.column))
-        )
+        row, column = _averages(state, map_params(means, updates), decay)
 
         def scaled(g, r, c):
             if (found := axes(g.shape)) is None:
@@ -176,7 +171,7 @@ def scale_by_adafactor_big_vision(
             return g * jax.lax.rsqrt(r / jnp.mean(r, found[0], keepdims=True)) * jax.lax.rsqrt(c)
 
         mu = map_params(lambda g, m, r, c: ema(m, scaled(g, r, c), b1), updates, state.mu, row, column)
-        return mu, ScaleByAdafactorBigVisionState(count, mu, row, column)
+        return mu, ScaleByAdafactorState(count, mu, row, column)
 
     return optax.GradientTransformation(init, update)
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import optax
 
-from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, check_eps, constructor, traceable
+from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
+from jaxopt_lm.optimizers.config import constructor, traceable
 
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdamWConfig(OptimizerConfig):
+class AdamWConfig(BlockAdamConfig):
     """AdamW, as `torch.optim.AdamW`.
 
     Formula: m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
@@ -23,24 +24,8 @@ class AdamWConfig(OptimizerConfig):
     Paper: Loshchilov and Hutter 2019, arXiv 1711.05101; settings of arXiv 2407.07972
     """
 
-    learning_rate: float = 3.16e-3
-    b1: float = 0.9
-    """Decay of the mean of gradients."""
-    b2: float = 0.95
-    """Decay of the mean of squared gradients."""
-    eps: float = 1e-15
-    """Added to the root; positive, or an entry that never had a gradient becomes 0 / 0."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_decays(self, "b1", "b2")
-        check_eps(self)
-
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
-
-    def moments(self) -> dict[str, Any]:
-        return {"b1": self.b1, "b2": self.b2, "eps": self.eps}
 
 
 adamw = constructor(AdamWConfig)

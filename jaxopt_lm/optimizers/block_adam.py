@@ -67,10 +67,12 @@ def scale_by_block_adam(
     eps: ArrayLike | Callable[[jax.Array], ArrayLike],
     blocks: Any = None,
     *,
+    eps_root: ArrayLike = 0.0,
+    debias_mean: bool = True,
     normalization: Normalization = "mean",
     calibration: Calibration | None = None,
 ) -> optax.GradientTransformation:
-    """u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), v one number a block: the average of the block's mean g^2.
+    """u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t) + eps_root) + eps), v a block's average over steps of its mean g^2.
 
     With a calibration v is never bias-corrected. State is float32 or wider. A block without a gradient stays put.
 
@@ -81,6 +83,8 @@ def scale_by_block_adam(
       eps: added to the root; or a function of the step t, counted from 1.
       blocks: the parameters' tree with a tuple of axes at each leaf: those along which entries do not share. None:
         Adam.
+      eps_root: added inside the root.
+      debias_mean: False: m is not divided by 1 - b1^t.
       normalization: mean, or what Algorithm 1 of arXiv 2407.07972 prints, p^(-1/2) sum(g^2), a misprint.
       calibration: where second moments freeze.
 
@@ -112,9 +116,10 @@ def scale_by_block_adam(
         floor = eps(count) if callable(eps) else eps
 
         def direction(m, v, b):
-            m_hat = m / bias_correction(b, count, m.dtype)
+            m_hat = m / bias_correction(b, count, m.dtype) if debias_mean else m
             v_hat = v / bias_correction(b2, count, v.dtype) if calibration is None else v
-            return m_hat / (jnp.sqrt(v_hat) + jnp.asarray(floor).astype(v.dtype))
+            inside, outside = (jnp.asarray(x).astype(v.dtype) for x in (eps_root, floor))
+            return m_hat / (jnp.sqrt(v_hat + inside) + outside)
 
         return map_params(direction, mu, nu, b1s), ScaleByBlockAdamState(count, mu, nu)
 

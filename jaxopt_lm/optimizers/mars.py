@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
@@ -13,53 +12,38 @@ from jaxopt_lm.optimizers.adamw import AdamWConfig
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
 from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, constructor, traceable
 from jaxopt_lm.optimizers.groups import is_matrix, partition, per_layer, require_labels
-from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, widen
+from jaxopt_lm.optimizers.trees import map_params, widen
 
 
-class ScaleByMarsState(NamedTuple):
-    """State of `scale_by_mars`.
+class ReduceVarianceState(NamedTuple):
+    """State of `reduce_variance`.
 
     Attributes:
-      count: updates made so far, int32.
-      mu: average of corrected gradients.
-      nu: average of their squares.
       previous: the last gradient.
     """
 
-    count: jax.Array
-    mu: optax.Updates
-    nu: optax.Updates
     previous: optax.Updates
 
 
-def scale_by_mars(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike, gamma: ArrayLike) -> optax.GradientTransformation:
-    """Adam on c = g + gamma b1 / (1 - b1) (g - g_prev), divided by max(1, |c|), the norm over the parameter; g_0 = 0.
+def reduce_variance(b1: ArrayLike, gamma: ArrayLike) -> optax.GradientTransformation:
+    """c = g + gamma b1 / (1 - b1) (g - g_prev), divided by max(1, |c|), the norm over the parameter; g_0 = 0.
 
     Reference: Yuan et al. 2024, arXiv 2411.10438, MARS-AdamW, approximate form.
     """
 
     def init(params):
-        mu, nu, previous = (optax.tree.zeros_like(widen(params)) for _ in range(3))
-        return ScaleByMarsState(jnp.zeros((), jnp.int32), mu, nu, previous)
-
-    def corrected(g, previous):
-        b, strength = (jnp.asarray(x).astype(g.dtype) for x in (b1, gamma))
-        c = g + strength * b / (1 - b) * (g - previous)
-        return c / jnp.maximum(jnp.linalg.norm(c), 1.0)
+        return ReduceVarianceState(optax.tree.zeros_like(widen(params)))
 
     def update(updates, state, params=None):
         del params
-        count = next_count(state.count)
         updates = widen(updates)
-        grads = map_params(corrected, updates, state.previous)
-        mu = map_params(lambda c, m: ema(m, c, b1), grads, state.mu)
-        nu = map_params(lambda c, v: ema(v, jnp.square(c), b2), grads, state.nu)
 
-        def direction(m, v):
-            m_hat, v_hat = m / bias_correction(b1, count, m.dtype), v / bias_correction(b2, count, m.dtype)
-            return m_hat / (jnp.sqrt(v_hat) + jnp.asarray(eps).astype(m.dtype))
+        def corrected(g, previous):
+            b, strength = (jnp.asarray(x).astype(g.dtype) for x in (b1, gamma))
+            c = g + strength * b / (1 - b) * (g - previous)
+            return c / jnp.maximum(jnp.linalg.norm(c), 1.0)
 
-        return map_params(direction, mu, nu), ScaleByMarsState(count, mu, nu, updates)
+        return map_params(corrected, updates, state.previous), ReduceVarianceState(updates)
 
     return optax.GradientTransformation(init, update)
 
@@ -96,7 +80,8 @@ class MarsConfig(BlockAdamConfig):
         check_decays(self, "vector_b1", "vector_b2")
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
-        return per_layer(scale_by_mars(self.b1, self.b2, self.eps, self.gamma), labels)
+        adam = optax.scale_by_adam(self.b1, self.b2, self.eps)
+        return per_layer(optax.chain(reduce_variance(self.b1, self.gamma), adam), labels)
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         require_labels(labels, "matrices are chosen")

@@ -17,7 +17,7 @@ import optax.contrib
 from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.optimizers.adafactor import ScaleByAdafactorBigVisionState, ScaleByAdafactorState, factored
+from jaxopt_lm.optimizers.adafactor import ScaleByAdafactorState, factored
 from jaxopt_lm.optimizers.clipping import layer_square_sums
 from jaxopt_lm.optimizers.rates import ScaleByRateState
 from jaxopt_lm.optimizers.soap import ScaleBySoapState
@@ -174,10 +174,8 @@ def _parts(node: Any, numbers: dict[str, Any], params: Any) -> list[_Part]:
 
 def _part(node: Any, numbers: dict[str, Any], params: Any) -> _Part | None:
     """The moments of one transform's state, in the parameters' shapes or broadcastable to them."""
-    if isinstance(node, ScaleByAdafactorState | ScaleByAdafactorBigVisionState):
+    if isinstance(node, ScaleByAdafactorState):
         stored = map_params(lambda r, c: (r, c) if c.size else (r,), node.row, node.column)
-        if isinstance(node, ScaleByAdafactorBigVisionState):  # its two axes may lie anywhere
-            return _Part(node.mu, None, stored, None, numbers)
         nu = map_params(lambda m, rc: factored(*rc).reshape(m.shape) if len(rc) == 2 else rc[0], node.mu, stored)
         return _Part(node.mu, nu, stored, node.count, numbers)
     if isinstance(node, ScaleBySoapState):  # v lies in the eigenbases, m does not

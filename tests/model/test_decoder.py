@@ -94,6 +94,7 @@ logits_of = jax.jit(model.logits, static_argnums=0)
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.usefixtures("optimized")
 def test_recorded_logits_losses_and_gradients(recorded, scan_layers):
     fixed, config = recorded["fixed"], dataclasses.replace(OLMO, scan_layers=scan_layers)
     shape = model.stack_layers if scan_layers else lambda params: params
@@ -114,6 +115,7 @@ def test_recorded_logits_losses_and_gradients(recorded, scan_layers):
     )
 
 
+@pytest.mark.usefixtures("optimized")
 def test_recorded_loss_and_gradient_norm_in_float64(recorded, x64):
     config = dataclasses.replace(OLMO, param_dtype="float64", compute_dtype="float64")
     params = from_torch(recorded["init"], "w", np.float64)
@@ -125,7 +127,7 @@ def test_recorded_loss_and_gradient_norm_in_float64(recorded, x64):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.usefixtures("standard_promotion", "optimized")
 def test_recorded_training_run(recorded, dtype, request):
     """All 40 AdamW steps: cross-entropy, gradient norm and learning rate, then the evaluation."""
     if dtype == "float64":

@@ -77,7 +77,7 @@ ROWS: list[tuple[str, OptimizerConfig]] = [
     ("sophiah_k5_p0.01_wd0.1", o.SophiaHConfig(b1=0.96, clip=0.01, eps=1e-12, weight_decay=0.1, interval=5, **RATES)),
 ]
 
-pytestmark = pytest.mark.usefixtures("standard_promotion", "x64")
+pytestmark = pytest.mark.usefixtures("standard_promotion", "x64", "optimized")
 
 
 def rows_of(file, step, dtype):
