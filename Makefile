@@ -8,10 +8,10 @@ train: .venv/ready
 	$(BIN)/python -m jaxopt_lm.train --config=configs/quickstart.py
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-full: .venv/ready
-	$(BIN)/python -m pytest -n auto --full
+	$(BIN)/python -m pytest -n auto --dist worksteal --full
 	$(BIN)/python -m tests.mutations
 
 check: .venv/ready

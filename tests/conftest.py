@@ -45,10 +45,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_compilations(tmp_path_factory, worker_id):
-    """Tests that compile the same program compile it once, over all workers; processes of their own are left alone."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "compiled"
+def shared_compilations(tmp_path_factory):
+    """Tests that compile the same program compile it once a worker: JAX reads what another process half wrote."""
+    folder = tmp_path_factory.getbasetemp() / "compiled"
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAXOPT_LM_TEST_CACHE", str(folder)))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -152,7 +152,7 @@ def test_metrics_say_what_they_are(x64):
         z = jnp.square(log_z).mean()
         return ce + 0.25 * z, (ce, z)
 
-    (_, (ce, z)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    (_, (ce, z)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(state.params)
     norm = float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))))
     rate = 0.5 * (0.1 + 0.9 / 2)
     scale = rate * min(1.0, 1.0 / (norm + 1e-6))
