@@ -4,13 +4,20 @@
 
 An update is `tx.update` and `apply_updates`, jitted, with parameters and state donated; gradients are fixed normal
 draws, parameters and state float32. Every optimizer's updates alternate with optax.adamw's, one by one; the ratio is of
-the two medians. State is bytes a parameter. Curvature estimates of Sophia are given, not computed: they cost a
-gradient, every `interval` updates. 150m needs about 9 GB.
+the two medians. Curvature estimates of Sophia are given, not computed: they cost a gradient, every `interval` updates.
+150m needs about 9 GB.
+
+State, the memory that the compiled program counts as read and written, and its temporary memory are in bytes a
+parameter. Above 1.5 a line says where the time goes, over all threads: operations of XLA's profile, fusions by what
+they hold; `copy` saves an old value that is read after its buffer is reused.
 """
 
 import argparse
+import collections
 import statistics
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,19 +38,25 @@ def main() -> None:
     labels, shapes = model.labels(config), model.shapes(config)
     count = sum(x.size for x in jax.tree.leaves(shapes))
     print(f"{args.preset}: {count:,} parameters, {jax.devices()[0].device_kind}, median of {args.repeats}")
-    print(f"{'optimizer':24}{'ms':>10}{'adamw ms':>10}{'ratio':>8}{'bytes a parameter':>20}")
+    print(f"{'optimizer':24}{'ms':>8}{'adamw ms':>10}{'ratio':>7}{'state':>9}{'traffic':>9}{'temporary':>11}")
     for name in args.only:
         tx = OPTIMIZERS[name](weight_decay=0.1).make(1.0, labels)
-        mine, adamw = times([tx, optax.adamw(1e-3, weight_decay=0.1)], shapes, args.repeats)
+        grads, steppers = draw(shapes, 0), [Stepper(tx, shapes) for tx in (tx, optax.adamw(1e-3, weight_decay=0.1))]
+        mine, adamw = times(steppers, grads, args.repeats)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(tx.init, shapes)))
-        print(f"{name:24}{mine:10.0f}{adamw:10.0f}{mine / adamw:8.2f}{size / count:20.3f}", flush=True)
+        traffic, temporary = steppers[0].bytes()
+        print(
+            f"{name:24}{mine:8.0f}{adamw:10.0f}{mine / adamw:7.2f}"
+            f"{size / count:9.3f}{traffic / count:9.1f}{temporary / count:11.1f}",
+            flush=True,
+        )
+        if mine > 1.5 * adamw:
+            print("  ms in " + ", ".join(f"{op} {ms:.0f}" for op, ms in profile(steppers[0], grads)), flush=True)
 
 
-def times(transforms: list[Any], shapes: Any, repeats: int) -> list[float]:
-    """Median milliseconds of an update of each transformation, their updates alternating."""
-    grads = draw(shapes, 0)
-    runs = [stepper(tx, shapes) for tx in transforms]
-    found: list[list[float]] = [[] for _ in transforms]
+def times(runs: list["Stepper"], grads: Any, repeats: int) -> list[float]:
+    """Median milliseconds of an update of each, their updates alternating."""
+    found: list[list[float]] = [[] for _ in runs]
     for repeat in range(repeats + 2):
         for run, column in zip(runs, found, strict=True):
             start = time.perf_counter()
@@ -58,23 +71,45 @@ def draw(shapes: Any, seed: int) -> Any:
     return jax.jit(lambda: jax.tree.map(lambda x: 1e-3 * jax.random.normal(key, x.shape), shapes))()
 
 
-def stepper(tx: Any, shapes: Any) -> Any:
-    """A function of gradients that makes one update in place and waits for it."""
-    tx = optax.with_extra_args_support(tx)
+class Stepper:
+    """Called with gradients it makes one update in place, and waits for it."""
 
-    def step(params, state, grads):
-        curvature = {"sampled_grads": lambda: grads, "batch_tokens": 1024, "hutchinson": lambda: grads}
-        updates, state = tx.update(grads, state, params, **curvature)
-        return optax.apply_updates(params, updates), state
+    def __init__(self, tx: Any, shapes: Any):
+        tx = optax.with_extra_args_support(tx)
 
-    jitted = jax.jit(step, donate_argnums=(0, 1))
-    params = draw(shapes, 1)
-    held = [params, jax.jit(tx.init)(params)]
+        def step(params, state, grads):
+            curvature = {"sampled_grads": lambda: grads, "batch_tokens": 1024, "hutchinson": lambda: grads}
+            updates, state = tx.update(grads, state, params, **curvature)
+            return optax.apply_updates(params, updates), state
 
-    def run(grads):
-        held[:] = jax.block_until_ready(jitted(*held, grads))
+        params = draw(shapes, 1)
+        self.held = params, jax.jit(tx.init)(params)
+        self.compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*self.held, params).compile()
 
-    return run
+    def __call__(self, grads: Any) -> None:
+        self.held = jax.block_until_ready(self.compiled(*self.held, grads))
+
+    def bytes(self) -> tuple[float, float]:
+        """(Read and written, of temporary memory)."""
+        costs, memory = self.compiled.cost_analysis(), self.compiled.memory_analysis()
+        assert costs is not None
+        assert memory is not None
+        return costs["bytes accessed"], memory.temp_size_in_bytes
+
+
+def profile(run: Stepper, grads: Any) -> list[tuple[str, float]]:
+    """Milliseconds of the six dearest kinds of operation in one update, as XLA's profiler has them."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            run(grads)
+        (file,) = Path(folder).rglob("*.xplane.pb")
+        planes = jax.profiler.ProfileData.from_file(str(file)).planes
+        events = [event for plane in planes for line in plane.lines for event in line.events]
+    spent: collections.defaultdict[str, float] = collections.defaultdict(float)
+    for event in events:
+        if "hlo_op" in dict(event.stats):
+            spent[event.name.partition(".")[0]] += event.duration_ns / 1e6
+    return sorted(spent.items(), key=lambda item: -item[1])[:6]
 
 
 if __name__ == "__main__":
