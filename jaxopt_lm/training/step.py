@@ -107,8 +107,9 @@ def make_train_step(
 
     Returns:
       `train_step(state, batch, hparams) -> (state, metrics)`. Metrics are float scalars: `train/loss` (cross-entropy in
-      nats) and `train/log_z_squared` before the update, `grads/norm` before clipping, `learning_rate`, `updates/rms`,
-      and `params/norm` after the update.
+      nats) and `train/log_z_squared` before the update, `grads/norm` before clipping, `learning_rate` (the optimizer's
+      field times the schedule; telemetry has what each role was given), `updates/rms`, and `params/norm` after the
+      update.
     """
     labels = model.labels(config)
 
