@@ -8,6 +8,7 @@ import types
 import typing
 from typing import Any, Literal
 
+from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers import AdamWConfig, OptimizerConfig, ScheduleConfig
@@ -23,23 +24,18 @@ def _at_least(section: str, config: Any, low: int, *names: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(TokensConfig):
     """Which tokens, and in which order."""
 
-    task: str = "sotu"
-    """Name of the task in jaxopt_lm.data.tasks."""
-    vocab_size: int = 4096
-    """Size of the task's vocabulary; at most model.vocab_size."""
-    tokens_dir: str = "tokens/sotu_4096"
-    """Folder of prepared tokens; prepared on the spot when it holds none."""
     seed: int = 0
     """Seed of the order of the training windows."""
+    verify: bool = True
+    """Read every shard once before training and compare its checksum, about 1 GB/s; False: compare sizes alone."""
 
     def __post_init__(self):
-        _at_least("data", self, 1, "vocab_size")
+        super().__post_init__()
         _at_least("data", self, 0, "seed")
         require(self.seed < 2**32, f"data.seed={self.seed}: must be less than 2^32")
-        require(bool(self.tokens_dir), "data.tokens_dir='': must be a path")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +83,8 @@ class LoggingConfig:
     """The optimizer's telemetry (effective rates, update sizes, gradient norms) every so many steps; None: never."""
     tensorboard: bool = True
     """Write TensorBoard events too."""
+    wandb_project: str | None = None
+    """Send metrics to this Weights & Biases project too; None: no. WANDB_MODE=offline keeps them below workdir."""
 
     def __post_init__(self):
         _at_least("logging", self, 1, "every_steps", "telemetry_every_steps")
@@ -109,6 +107,8 @@ class TrainConfig:
 
     workdir: str
     """Folder of the run: config, metrics, checkpoints, result. Running again in it resumes."""
+    init_from: str | None = None
+    """Hugging Face folder (config.json, safetensors) with the initial parameters; None: drawn from seed."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = AdamWConfig()

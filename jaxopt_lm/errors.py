@@ -4,9 +4,11 @@ A library function raises `InputError` for bad input: a value, its bound, and th
 `report_input_errors` prints that line and exits with code 2; any other exception keeps its traceback: it is a bug.
 """
 
+import contextlib
 import functools
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class InputError(ValueError):
@@ -17,6 +19,18 @@ def require(condition: bool, message: str) -> None:
     """Raises `InputError(message)` unless `condition` holds."""
     if not condition:
         raise InputError(message)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Within it, an operating-system error (a full disk, a quota, no permission) is an `InputError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{path}: cannot be written: {reason}; make room there and run the same command again"
+        ) from None
 
 
 def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | None]:

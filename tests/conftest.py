@@ -10,7 +10,7 @@ import pytest
 
 from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig
 from jaxopt_lm.config_io import to_json
-from jaxopt_lm.data.tokens import VOCABULARY, Manifest, token_dtype, write_split
+from jaxopt_lm.data.tokens import VOCABULARY, Manifest, Split, sha256_of_file, token_dtype, write_shard
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.training.run import read_metrics
@@ -90,14 +90,13 @@ def write_tokens(folder: Path, *, vocab_size: int = 64, num_train: int = 4000, n
         return np.where(rng.random(size) < 0.5, np.roll(ids, 1), ids)
 
     splits = {
-        name: write_split(folder, name, [(document(size), 4 * size)], vocab_size)
+        name: Split.of(name, [write_shard(folder / f"{name}-00000.bin", [(document(size), 4 * size)], vocab_size)])
         for name, size in (("train", num_train), ("validation", num_validation))
     }
     (folder / VOCABULARY).write_bytes(b"none")
     Manifest(
-        task="sotu",
-        vocab_size=vocab_size,
-        vocabulary_sha256="0" * 64,
+        source=DataConfig(vocab_size=vocab_size).identity(),
+        vocabulary_sha256=sha256_of_file(folder / VOCABULARY),
         dtype=token_dtype(vocab_size).name,
         splits=splits,
     ).write(folder)

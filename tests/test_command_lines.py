@@ -99,7 +99,7 @@ def train(config: TrainConfig, tmp_path: Path) -> subprocess.CompletedProcess:
 
 def test_tokens_of_another_vocabulary(tiny, tmp_path):
     wrong = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, vocab_size=63))
-    assert_one_line(train(wrong, tmp_path), "vocab_size=64, asked for sotu with vocab_size=63", "give another folder")
+    assert_one_line(train(wrong, tmp_path), "holds tokens of vocab_size=64, asked for vocab_size=63", "another folder")
     assert not Path(wrong.workdir, "checkpoints").exists()
 
 
@@ -126,8 +126,9 @@ def test_a_workdir_that_is_a_file(tiny, tmp_path):
 
 def test_tokens_that_cannot_be_prepared(tiny, tmp_path):
     """The child's line is the only one."""
-    unknown = dataclasses.replace(tiny.data, task="c5", tokens_dir=str(tmp_path / "none"))
-    assert_one_line(train(dataclasses.replace(tiny, data=unknown), tmp_path), "task 'c5': must be one of sotu")
+    nowhere = dataclasses.replace(tiny.data, task="c4", files="nowhere", tokens_dir=str(tmp_path / "none"))
+    parts = ("data.files=nowhere: holds no c4/en/3.0.1/dataset_info.json", "give TFDS's data_dir")
+    assert_one_line(train(dataclasses.replace(tiny, data=nowhere), tmp_path), *parts)
 
 
 def test_report_draws_the_loss(tiny, tmp_path):

@@ -101,6 +101,14 @@ def test_what_does_not_fit_is_refused(fields, message):
         ("mesh", {"data": 5}, "global_batch_size / num_microbatches=256: must be a multiple of the mesh's data=5"),
         ("data", {"vocab_size": 0}, "data.vocab_size=0: must be at least 1"),
         ("data", {"tokens_dir": ""}, "data.tokens_dir='': must be a path"),
+        ("data", {"task": "c5"}, "data.task='c5': must be one of sotu, c4, fineweb, text"),
+        ("data", {"task": "text"}, "data.files=None: task text needs the place of its text"),
+        ("data", {"files": "x"}, "data.files='x': task sotu brings its own text"),
+        ("data", {"extra_ids": 4096}, "data.extra_ids=4096: must be below data.vocab_size=4096"),
+        ("data", {"validation_fraction": 1.0}, "data.validation_fraction=1.0: must be between 0 and 1"),
+        ("data", {"max_train_files": 0}, "data.max_train_files=0: must be at least 1"),
+        ("data", {"vocabulary": "v", "vocabulary_sha256": "AB"}, "data.vocabulary_sha256='AB': must be 64 digits"),
+        ("data", {"vocabulary_sha256": "0" * 64}, "data.vocabulary_sha256: is of the file data.vocabulary"),
         ("model", {"rope_theta": 1e300}, "model.rope_theta=1e+300: must be positive and at most 1e38"),
         ("eval", {"every_steps": 0}, "eval.every_steps=0: must be at least 1"),
         ("checkpoint", {"keep_last": 0}, "checkpoint.keep_last=0: must be at least 1"),
@@ -183,7 +191,7 @@ def test_every_field_is_read():
     anywhere = set().union(*(attributes_read(path) for path in package.rglob("*.py")))
     handed = {
         "model": [package / "model" / "decoder.py", package / "model" / "config.py"],
-        "data": [package / "training" / "loop.py"],
+        "data": [package / "training" / "loop.py", package / "data" / "tasks.py", package / "data" / "prepare.py"],
         "checkpoint": [package / "training" / "checkpoints.py"],
         "mesh": [package / "training" / "sharding.py"],
         "optimizer": list((package / "optimizers").glob("*.py")),

@@ -14,6 +14,12 @@ SPECS |= {f"quickstart_{name}": f"configs/quickstart.py:optimizer={name}" for na
 SPECS |= {
     f"quickstart_{name}": f"configs/quickstart.py:schedule={name}" for name in SCHEDULES if name != "warmup_cosine"
 }
+SPECS |= {
+    "c4": "configs/c4.py",
+    "c4_1.2b": "configs/c4.py:data_dir=/data/tfds,vocabulary=/data/spiece.model,size=1.2b",
+    "fineweb": "configs/fineweb.py",
+    "text": "configs/text.py:files=my_texts",
+}
 
 
 def dump(spec: str) -> str:

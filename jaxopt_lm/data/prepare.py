@@ -1,72 +1,216 @@
-"""Turns a task into tokens on disk."""
+"""Turns a task into tokens on disk, in shards that any number of processes share and that survive kills.
 
+Every shard of the source becomes one shard of tokens. A process *claims* a shard by locking a file in `.parts`, so that
+its claim ends with it, and marks a finished shard by a file of what it counted; whoever finds all of them finished
+writes the manifest. A rerun therefore does only what is missing, and the result does not depend on who did what.
+"""
+
+import contextlib
+import dataclasses
 import fcntl
-import hashlib
-from collections.abc import Callable, Iterable
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from jaxopt_lm.data import tasks
-from jaxopt_lm.data.tokens import MANIFEST, VOCABULARY, Manifest, token_dtype, write_split
-from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.data.config import TokensConfig
+from jaxopt_lm.data.tokens import (
+    MANIFEST,
+    VOCABULARY,
+    Manifest,
+    Part,
+    Shard,
+    Split,
+    TokenStore,
+    sha256_of_file,
+    token_dtype,
+    write_atomically,
+    write_shard,
+)
+from jaxopt_lm.errors import require, writing
 
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+if TYPE_CHECKING:
+    import seqio
+
+SPLITS = ("train", "validation")
+_PARTS = ".parts"
 
 
-def is_prepared(folder: Path, task: str, vocab_size: int) -> bool:
-    """Whether `folder` already holds the tokens of this task with this vocabulary size.
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """How far the preparation is.
+
+    Attributes:
+      split: what is being written.
+      shard: its number, from 0.
+      num_shards: of all splits together.
+      fraction: of the whole work that is done, by any process; estimated from bytes of text.
+      num_tokens: written by this process.
+    """
+
+    split: str
+    shard: int
+    num_shards: int
+    fraction: float
+    num_tokens: int
+
+
+Progress = Callable[[Report], None]
+
+
+def is_prepared(config: TokensConfig) -> bool:
+    """Whether the folder of a config already holds its tokens.
 
     Raises:
       InputError: it holds other tokens, or a damaged manifest.
     """
+    folder = Path(config.tokens_dir)
     if not (folder / MANIFEST).exists():
         return False
-    manifest = Manifest.read(folder)
-    require(
-        (manifest.task, manifest.vocab_size) == (task, vocab_size),
-        f"{folder}: holds task {manifest.task} with vocab_size={manifest.vocab_size}, asked for {task} with "
-        f"vocab_size={vocab_size}; give another folder",
-    )
+    source, wanted = Manifest.read(folder).source, config.identity()
+    different = [name for name in wanted if source.get(name) != wanted[name]]
+    asked = ", ".join(f"{name}={wanted[name]!r}" for name in different)
+    held = ", ".join(f"{name}={source.get(name)!r}" for name in different)
+    require(not different, f"data.tokens_dir={folder}: holds tokens of {held}, asked for {asked}; give another folder")
     return True
 
 
-def prepare(task: str, folder: Path, vocab_size: int, progress: Progress = lambda items, *_: items) -> Manifest:
+def prepare(config: TokensConfig, progress: Progress = lambda report: None) -> Manifest:
     """Writes the shards, the vocabulary and, last, the manifest of a task. Needs TensorFlow.
 
+    A folder that already holds these tokens is checked, checksums included, and left as it is. Memory: TensorFlow, and
+    some hundred documents that are being tokenised, whatever the size of the corpus.
+
     Args:
-      task: a name in `tasks.TASKS`.
-      folder: made if missing; left as it is when it already holds these tokens.
-      vocab_size: of the vocabulary.
-      progress: wraps each split's documents, called with (documents, split, how many); for showing progress.
+      config: what to prepare, and where to.
+      progress: called now and then.
 
     Raises:
-      InputError: unknown task, a size that cannot be made, or a folder that holds other tokens.
+      InputError: text, vocabulary or folder are not what the config says, or the disk is full.
     """
-    if is_prepared(folder, task, vocab_size):
-        return Manifest.read(folder)
-    require(folder != Path(), f"{folder}: is the working directory; give a folder for the tokens alone")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, must be a folder or not exist")
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and finds the work done
-        if is_prepared(folder, task, vocab_size):
-            return Manifest.read(folder)
-        return _prepare(task, folder, vocab_size, progress)
+    folder = Path(config.tokens_dir)
+    if not is_prepared(config):
+        _write(config, folder, progress)
+    for split in SPLITS:
+        TokenStore(folder, split, verify=True)
+    return Manifest.read(folder)
 
 
-def _prepare(task: str, folder: Path, vocab_size: int, progress: Progress) -> Manifest:
-    source = tasks.make_task(task, folder, vocab_size)
-    splits = {}
-    for split in ("train", "validation"):
-        documents = progress(tasks.documents(source, split), split, source.num_input_examples(split) or 0)
-        splits[split] = write_split(folder, split, documents, vocab_size)
-    manifest = Manifest(
-        task=task,
-        vocab_size=vocab_size,
-        vocabulary_sha256=hashlib.sha256((folder / VOCABULARY).read_bytes()).hexdigest(),
-        dtype=token_dtype(vocab_size).name,
+def _write(config: TokensConfig, folder: Path, progress: Progress) -> None:
+    require(folder != Path(), f"data.tokens_dir={folder}: is the working directory; give a folder for the tokens alone")
+    require(
+        folder.is_dir() or not folder.exists(), f"data.tokens_dir={folder}: is a file, must be a folder or not exist"
+    )
+    with writing(folder):
+        (folder / _PARTS).mkdir(parents=True, exist_ok=True)
+    with _claim(folder / ".lock"):  # text and vocabulary are made once; others wait
+        if is_prepared(config):
+            return
+        task = tasks.make_task(config)
+        jobs = _plan(config, folder, task)
+    _work(jobs, task, config, progress)
+    with _claim(folder / ".lock"):
+        if not is_prepared(config):
+            _manifest(config, folder, jobs).write(folder)
+        shutil.rmtree(folder / _PARTS, ignore_errors=True)
+
+
+class _Job:
+    """One shard of a split: where it is read and written, its bytes of text (about), and whether it is done."""
+
+    def __init__(self, folder: Path, split: str, index: int, size: float):
+        self.split, self.index, self.size = split, index, size
+        self.shard = folder / f"{split}-{index:05d}.bin"
+        self.lock = folder / _PARTS / f"{split}-{index:05d}.lock"
+        self._record = folder / _PARTS / f"{split}-{index:05d}.json"
+
+    def is_done(self) -> bool:
+        return self._record.exists()
+
+    def finish(self, part: Part) -> None:
+        write_atomically(self._record, json.dumps(part._replace(shard=dataclasses.asdict(part.shard))).encode())
+
+    def part(self) -> Part:
+        shard, *counted = json.loads(self._record.read_text())
+        return Part(Shard(**shard), *counted)
+
+
+def _plan(config: TokensConfig, folder: Path, task: "seqio.Task") -> list[_Job]:
+    """The jobs, the same in every process and every rerun: refused where text or vocabulary have changed since."""
+    shards = {split: tasks.shard_sizes(task.source, split) for split in SPLITS}
+    vocabulary = sha256_of_file(folder / VOCABULARY)
+    plan = json.dumps([config.identity(), vocabulary, shards], sort_keys=True).encode()
+    path = folder / _PARTS / "plan.json"
+    if not path.exists():
+        write_atomically(path, plan)
+    require(
+        path.read_bytes() == plan,
+        f"{folder}: its preparation was begun with other text, vocabulary or settings; delete it and begin anew",
+    )
+    return [_Job(folder, split, i, size) for split in SPLITS for i, (_, size) in enumerate(shards[split])]
+
+
+def _work(jobs: list[_Job], task: "seqio.Task", config: TokensConfig, progress: Progress) -> None:
+    """Does every job that nobody does; at the end waits for the others, and does what one of them left behind."""
+    num_tokens, total = 0, sum(job.size for job in jobs)
+    for wait in (False, True):
+        for job in jobs:
+            with _claim(job.lock, wait) as claimed:
+                if not claimed or job.is_done() or is_prepared(config):
+                    continue
+                done = sum(job.size for job in jobs if job.is_done()) / total
+                report = Report(job.split, job.index, len(jobs), done, num_tokens)
+                documents = tasks.documents(task, job.split, job.index)
+                job.finish(
+                    write_shard(job.shard, _shown(documents, job.size, total, report, progress), config.vocab_size)
+                )
+                num_tokens += job.part().shard.num_tokens
+
+
+def _shown(
+    documents: Iterable[tuple[np.ndarray, int]], size: float, total: float, report: Report, progress: Progress
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The documents; reports every fifth of a second, and at the end."""
+    num_tokens, num_bytes, last = report.num_tokens, 0, 0.0
+    for ids, bytes_of_text in documents:
+        yield ids, bytes_of_text
+        num_tokens, num_bytes = num_tokens + ids.size, num_bytes + bytes_of_text
+        if time.monotonic() - last > 0.2:
+            last, fraction = time.monotonic(), report.fraction + min(num_bytes, size) / total
+            progress(dataclasses.replace(report, num_tokens=num_tokens, fraction=fraction))
+    progress(dataclasses.replace(report, num_tokens=num_tokens, fraction=report.fraction + size / total))
+
+
+@contextlib.contextmanager
+def _claim(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Whether this process alone has the file, while the context lasts; with `wait`, when it has become free.
+
+    False too where its folder is gone: another process has finished everything.
+    """
+    try:
+        file = open(path, "a")  # noqa: SIM115
+    except FileNotFoundError:
+        yield False
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _manifest(config: TokensConfig, folder: Path, jobs: list[_Job]) -> Manifest:
+    splits = {split: Split.of(split, [job.part() for job in jobs if job.split == split]) for split in SPLITS}
+    return Manifest(
+        source=config.identity(),
+        vocabulary_sha256=sha256_of_file(folder / VOCABULARY),
+        dtype=token_dtype(config.vocab_size).name,
         splits=splits,
     )
-    manifest.write(folder)
-    return manifest

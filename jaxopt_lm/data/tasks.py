@@ -1,96 +1,199 @@
 """seqio tasks: which text, which vocabulary. Everything here imports TensorFlow when called, never before.
 
 A task yields `targets`: one document's token ids, closed by the end-of-sequence token, and beside them
-`targets_pretokenized`, its text. Vocabularies have T5's layout: pad 0, end of sequence 1, unknown 2, no beginning.
+`targets_pretokenized`, its text. A vocabulary trained here has T5's layout: pad 0, end of sequence 1, unknown 2, no
+beginning; one that is given needs an end of sequence.
 """
 
+import contextlib
+import functools
+import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxopt_lm.data import tokens
-from jaxopt_lm.errors import InputError
+from jaxopt_lm.data.config import TaskName, TokensConfig
+from jaxopt_lm.data.files import SUFFIXES, Corpus
+from jaxopt_lm.data.tokens import VOCABULARY, write_atomically
+from jaxopt_lm.errors import InputError, require
 
 if TYPE_CHECKING:
     import seqio
 
 MIN_VOCAB_SIZE = 300  # 256 bytes, three special pieces, and some pieces of text
+VOCABULARY_BYTES = 2**26
+VOCABULARY_SHARDS = 256
 
 
-def sotu_task(folder: Path, vocab_size: int) -> "seqio.Task":
-    """State of the Union addresses, with a SentencePiece vocabulary trained on their training split.
-
-    Leaves the prepared TFDS dataset and the vocabulary in `folder`; what is already there is used.
-    """
-    import contextlib
-    import io
-
+def _sotu(config: TokensConfig) -> "seqio.DataSource":
+    """State of the Union addresses; the TFDS dataset is built in the folder of the tokens."""
+    import seqio
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     from jaxopt_lm.data.sotu import Sotu
 
+    folder = Path(config.tokens_dir, "tfds")
     tfds.disable_progress_bar()
-    builder = Sotu(data_dir=folder / "tfds")
-    with contextlib.redirect_stdout(io.StringIO()):  # it announces a download; there is none
-        builder.download_and_prepare()
-    vocabulary = folder / tokens.VOCABULARY
-    if not _has_size(vocabulary, vocab_size):  # one of another size may be left from a preparation that was stopped
-        texts = (bytes(example["text"]).decode() for example in builder.as_dataset("train").as_numpy_iterator())  # pyright: ignore
-        tokens.write_atomically(vocabulary, train_vocabulary(texts, vocab_size))
-    return _text_task(f"sotu_{vocab_size}", "sotu:1.0.0", folder / "tfds", vocabulary)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces a download; there is none
+            Sotu(data_dir=folder).download_and_prepare()
+    except (tf.errors.OpError, OSError) as error:
+        raise InputError(f"{folder}: cannot be written: {error}; make room and run the same command again") from None
+    return seqio.TfdsDataSource("sotu:1.0.0", os.fspath(folder), read_only=True)
 
 
-TASKS: dict[str, Callable[[Path, int], "seqio.Task"]] = {"sotu": sotu_task}
+def _c4(config: TokensConfig) -> "seqio.DataSource":
+    """C4, English, as TFDS prepares it: c4/en:3.0.1 below the data_dir."""
+    import seqio
+    import tensorflow_datasets as tfds
+
+    folder = Path(config.files or "", "c4", "en", "3.0.1")
+    require(
+        (folder / "dataset_info.json").is_file(),
+        f"data.files={config.files}: holds no c4/en/3.0.1/dataset_info.json; give TFDS's data_dir with C4 prepared",
+    )
+    shards = tfds.builder_from_directory(folder).info.splits["train"].num_shards
+    take = f"train[:{config.max_train_files}shard]" if (config.max_train_files or shards) < shards else "train"
+    splits = {"train": take, "validation": "validation"}
+    return seqio.TfdsDataSource("c4/en:3.0.1", config.files, splits, read_only=True)
 
 
-def make_task(name: str, folder: Path, vocab_size: int) -> "seqio.Task":
-    """The task called `name` in `TASKS`, its data and vocabulary kept in `folder`.
+def _files(config: TokensConfig, suffixes: tuple[str, ...] = SUFFIXES) -> "seqio.DataSource":
+    from jaxopt_lm.data.sources import TextFiles
+
+    return TextFiles(Corpus(config.files or "", suffixes, config.max_train_files), config.validation_fraction)
+
+
+SOURCES: dict[TaskName, Callable[[TokensConfig], "seqio.DataSource"]] = {
+    "sotu": _sotu,
+    "c4": _c4,
+    "fineweb": functools.partial(_files, suffixes=(".parquet",)),
+    "text": _files,
+}
+
+
+def make_task(config: TokensConfig) -> "seqio.Task":
+    """The registered seqio task of a config; makes or copies its vocabulary into the folder of the tokens.
 
     Raises:
-      InputError: no task has that name, or its text cannot fill a vocabulary of that size.
+      InputError: the text is not where the config says, or the vocabulary is not of its size or cannot be trained.
     """
-    if name not in TASKS:
-        raise InputError(f"task '{name}': must be one of {', '.join(TASKS)}")
-    return TASKS[name](folder, vocab_size)
-
-
-def documents(task: "seqio.Task", split: str) -> Iterator[tuple[np.ndarray, int]]:
-    """Each document's token ids, end of sequence included, and the bytes of its text, in a fixed order."""
-    dataset = task.get_dataset(None, split, shuffle=False)
-    for example in dataset.as_numpy_iterator():  # pyright: ignore[reportAttributeAccessIssue]
-        yield np.asarray(example["targets"]), len(example["targets_pretokenized"])
-
-
-def _text_task(name: str, tfds_name: str, data_dir: Path, vocabulary: Path) -> "seqio.Task":
-    import functools
-
     import seqio
 
+    source = SOURCES[config.task](config)
+    path = Path(config.tokens_dir, VOCABULARY)
+    _place_vocabulary(config, source, path)
+    name = f"jaxopt_lm_{config.task}_{config.vocab_size}"
     seqio.TaskRegistry.remove(name)
     return seqio.TaskRegistry.add(
         name,
-        source=seqio.TfdsDataSource(tfds_name=tfds_name, tfds_data_dir=os.fspath(data_dir)),  # pyright: ignore[reportArgumentType]
+        source=source,  # pyright: ignore[reportArgumentType]
         preprocessors=[
             functools.partial(seqio.preprocessors.rekey, key_map={"targets": "text"}),
             seqio.preprocessors.tokenize,
             seqio.preprocessors.append_eos,
         ],
-        output_features={"targets": seqio.Feature(seqio.SentencePieceVocabulary(os.fspath(vocabulary), extra_ids=0))},
+        output_features={
+            "targets": seqio.Feature(seqio.SentencePieceVocabulary(os.fspath(path), extra_ids=config.extra_ids))
+        },
     )
 
 
-def _has_size(vocabulary: Path, vocab_size: int) -> bool:
+def shard_sizes(source: "seqio.DataSource", split: str) -> list[tuple[str, float]]:
+    """The name of every shard of a split, and about how many bytes of text it holds."""
+    from jaxopt_lm.data.sources import TextFiles
+
+    if isinstance(source, TextFiles):
+        return list(zip(source.list_shards(split), source.sizes(split), strict=True))
+    return [(name, os.path.getsize(name)) for name in source.list_shards(split)]
+
+
+def documents(task: "seqio.Task", split: str, shard: int) -> Iterator[tuple[np.ndarray, int]]:
+    """The token ids of each document of a source shard, end of sequence included, and the bytes of its text.
+
+    Raises:
+      InputError: the text cannot be read.
+    """
+    for example in _read(task, task.source, split, shard):
+        yield np.asarray(example["targets"]), len(example["targets_pretokenized"])
+
+
+def _read(provider: Any, source: "seqio.DataSource", split: str, shard: int) -> Iterator[dict[str, Any]]:
+    """Examples of a shard of a task or of its source, in their order."""
+    import seqio
+    import tensorflow as tf
+
+    info = seqio.ShardInfo(index=shard, num_shards=len(source.list_shards(split)))
+    options = {"sequence_length": None} if provider is not source else {}
+    try:
+        dataset = provider.get_dataset(split=split, shuffle=False, shard_info=info, **options)
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        found = getattr(source, "error", None)  # TensorFlow shows a generator's exception as text of its own
+        message = found or f"{source.list_shards(split)[shard]}: cannot be read: {error.message}; replace the file"
+        raise InputError(str(message)) from None
+
+
+def _place_vocabulary(config: TokensConfig, source: "seqio.DataSource", path: Path) -> None:
+    pieces = config.vocab_size - config.extra_ids
+    if config.vocabulary is not None:
+        content = _given_vocabulary(config)
+        found = _processor(content, config.vocabulary)
+        require(
+            found.vocab_size() == pieces,
+            f"data.vocab_size={config.vocab_size}: {config.vocabulary} has {found.vocab_size()} pieces and "
+            f"data.extra_ids={config.extra_ids}; set data.vocab_size={found.vocab_size() + config.extra_ids}",
+        )
+        require(found.eos_id() >= 0, f"data.vocabulary={config.vocabulary}: has no end-of-sequence piece; give another")
+        write_atomically(path, content)
+    elif not _has_size(path, pieces):  # one of another size may be left from a preparation that was stopped
+        write_atomically(path, train_vocabulary(_vocabulary_texts(source), pieces))
+
+
+def _given_vocabulary(config: TokensConfig) -> bytes:
+    path = Path(config.vocabulary or "")
+    require(path.is_file(), f"data.vocabulary={path}: no such file; give a SentencePiece model")
+    content = path.read_bytes()
+    found, wanted = hashlib.sha256(content).hexdigest(), config.vocabulary_sha256
+    require(
+        wanted in (None, found),
+        f"data.vocabulary={path}: its SHA-256 is {found}, must be {wanted}; get the file again, or set "
+        "data.vocabulary_sha256=None to use this one",
+    )
+    return content
+
+
+def _processor(content: bytes, name: str) -> Any:
     import sentencepiece
 
-    if not vocabulary.exists():
-        return False
     try:
-        return sentencepiece.SentencePieceProcessor(model_file=os.fspath(vocabulary)).vocab_size() == vocab_size
+        return sentencepiece.SentencePieceProcessor(model_proto=content)
     except (RuntimeError, OSError):
-        return False
+        raise InputError(f"data.vocabulary={name}: not a SentencePiece model; give another file") from None
+
+
+def _has_size(vocabulary: Path, pieces: int) -> bool:
+    with contextlib.suppress(InputError, FileNotFoundError):
+        return _processor(vocabulary.read_bytes(), str(vocabulary)).vocab_size() == pieces
+    return False
+
+
+def _vocabulary_texts(source: "seqio.DataSource") -> Iterator[str]:
+    """The beginnings of up to `VOCABULARY_SHARDS` shards of training text, `VOCABULARY_BYTES` together."""
+    count = len(source.list_shards("train"))
+    shards = range(0, count, -(-count // VOCABULARY_SHARDS))
+    for shard in shards:
+        left = VOCABULARY_BYTES // len(shards)
+        for example in _read(source, source, "train", shard):
+            yield bytes(example["text"][:left]).decode(errors="ignore")
+            left -= len(example["text"])
+            if left <= 0:
+                break
 
 
 def train_vocabulary(texts: Iterator[str], vocab_size: int) -> bytes:
@@ -101,8 +204,6 @@ def train_vocabulary(texts: Iterator[str], vocab_size: int) -> bytes:
     Raises:
       InputError: the size is too small for the bytes and special pieces, or larger than the text can fill.
     """
-    import io
-
     import sentencepiece
 
     if vocab_size < MIN_VOCAB_SIZE:

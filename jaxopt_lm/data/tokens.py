@@ -2,24 +2,26 @@
 
 The folder holds, for every split, shards `<split>-00000.bin`, … of little-endian tokens, documents one after another,
 each closed by the end-of-sequence token; the vocabulary, `sentencepiece.model`; and `manifest.json`, written last, so
-that a folder without it is unfinished. Shards are files of numbers only, nothing is unpickled.
+that a folder without it is unfinished. Shards are files of numbers only, nothing is unpickled. The manifest holds the
+SHA-256 of every other file, and its own.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.errors import InputError, require, writing
 
 MANIFEST = "manifest.json"
 VOCABULARY = "sentencepiece.model"
-SHARD_TOKENS = 2**27
-_FORMAT = 1
+_FORMAT = 2
 
 
 def _check(condition: bool, what: object) -> None:
@@ -36,7 +38,7 @@ class Shard:
     sha256: str
 
     def __post_init__(self):
-        _check(isinstance(self.file, str) and isinstance(self.num_tokens, int) and self.num_tokens > 0, self)
+        _check(isinstance(self.file, str) and isinstance(self.num_tokens, int) and self.num_tokens >= 0, self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,26 @@ class Split:
 
     def __post_init__(self):
         _check(
-            len(self.shards) > 0 and isinstance(self.num_bytes, int) and isinstance(self.unigram_entropy, float), self
+            self.num_tokens > 0 and isinstance(self.num_bytes, int) and isinstance(self.unigram_entropy, float), self
+        )
+
+    @classmethod
+    def of(cls, name: str, parts: Sequence["Part"]) -> "Split":
+        """The split whose shards are those of `parts`.
+
+        Raises:
+          InputError: they hold no token.
+        """
+        counts = np.sum([part.counts for part in parts], axis=0)
+        require(
+            bool(counts.any()), f"{name}: the split has no tokens; give more text, or another part of it to hold out"
+        )
+        frequencies = counts[counts > 0] / counts.sum()
+        return cls(
+            shards=tuple(part.shard for part in parts),
+            num_documents=sum(part.num_documents for part in parts),
+            num_bytes=sum(part.num_bytes for part in parts),
+            unigram_entropy=-float(frequencies @ np.log(frequencies)),
         )
 
     @property
@@ -74,31 +95,37 @@ class Manifest:
     """What a folder of tokens holds.
 
     Attributes:
-      task: name of the seqio task.
-      vocab_size: size of the vocabulary; every token is below it.
+      source: what the tokens were made from, `TokensConfig.identity()`.
       vocabulary_sha256: of the bytes of `sentencepiece.model`.
       dtype: uint16 or uint32.
       splits: by name, `train` and `validation`.
     """
 
-    task: str
-    vocab_size: int
+    source: dict[str, Any]
     vocabulary_sha256: str
     dtype: str
     splits: dict[str, Split]
 
     def __post_init__(self):
-        _check(isinstance(self.vocab_size, int) and self.vocab_size > 0, self)
+        _check(isinstance(self.source["task"], str) and isinstance(self.vocab_size, int) and self.vocab_size > 0, self)
         _check(self.dtype == token_dtype(self.vocab_size).name, self)
 
     @property
+    def vocab_size(self) -> int:
+        """Size of the vocabulary; every token is below it."""
+        return self.source["vocab_size"]
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of all that the manifest says: two folders with equal digests hold the same tokens."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the checksums: two folders with equal digests hold the same tokens of the same vocabulary."""
+        fields = dataclasses.asdict(self)
+        del fields["source"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
         """Writes `manifest.json` in one atomic step, after all else in the folder is on disk."""
-        text = json.dumps({"format": _FORMAT} | dataclasses.asdict(self), indent=2, sort_keys=True)
+        fields = {"format": _FORMAT} | dataclasses.asdict(self)
+        text = json.dumps(fields | {"sha256": _sha256_of(fields)}, indent=2, sort_keys=True)
         write_atomically(folder / MANIFEST, (text + "\n").encode())
 
     @classmethod
@@ -114,13 +141,16 @@ class Manifest:
         )
         try:
             fields = json.loads(path.read_text())
-            require(fields.pop("format") == _FORMAT, f"{path}: not of format {_FORMAT}; prepare the tokens again")
+            sha256 = fields.pop("sha256", None)
+            known = fields.pop("format") == _FORMAT
+            require(known, f"{path}: not of format {_FORMAT}; delete the folder and prepare the tokens again")
+            _check(sha256 == _sha256_of({"format": _FORMAT} | fields), "its checksum is wrong")
             splits = {
                 name: Split(**split | {"shards": tuple(Shard(**shard) for shard in split["shards"])})
                 for name, split in fields.pop("splits").items()
             }
             return cls(splits=splits, **fields)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(
@@ -128,49 +158,68 @@ class Manifest:
             ) from None
 
 
+def _sha256_of(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that after a crash is either the old one or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
+    """Writes a file that after a crash is either the old one or the new one, whole.
+
+    Raises:
+      InputError: the disk is full, or the folder cannot be written to.
+    """
+    with writing(path), _new_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
-def write_split(folder: Path, name: str, documents: Iterable[tuple[np.ndarray, int]], vocab_size: int) -> Split:
-    """Writes the shards of one split, holding one shard in memory.
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when all of it is on disk; nothing is left of it otherwise."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class Part(NamedTuple):
+    """A shard and what was counted when it was written: documents, bytes of their text, and tokens of every id."""
+
+    shard: Shard
+    num_documents: int
+    num_bytes: int
+    counts: list[int]
+
+
+def write_shard(path: Path, documents: Iterable[tuple[np.ndarray, int]], vocab_size: int) -> Part:
+    """Writes a shard, a document at a time.
 
     Args:
-      folder: an existing folder.
-      name: of the split.
+      path: where to; appears when it is whole.
       documents: token ids of each document, end-of-sequence included, and the bytes of its text.
       vocab_size: bound of the ids; decides the dtype.
 
     Raises:
-      InputError: an id is not below `vocab_size`, or there is no document.
+      InputError: an id is not below `vocab_size`, or the disk is full.
     """
-    dtype = token_dtype(vocab_size)
-    counts = np.zeros(vocab_size, np.int64)
-    shards, totals = [], {"num_documents": 0, "num_bytes": 0}
-
-    def arrays() -> Iterator[np.ndarray]:
-        for ids, num_bytes in documents:
-            require(
-                ids.size == 0 or int(ids.max()) < vocab_size, f"{name}: token {ids.max()} >= vocab_size={vocab_size}"
-            )
-            counts[:] += np.bincount(ids, minlength=vocab_size)
-            totals["num_documents"] += 1
-            totals["num_bytes"] += num_bytes
-            yield ids.astype(dtype)
-
-    for tokens in _regroup(arrays(), SHARD_TOKENS):
-        shard = Shard(f"{name}-{len(shards):05d}.bin", tokens.size, hashlib.sha256(tokens.tobytes()).hexdigest())
-        write_atomically(folder / shard.file, tokens.tobytes())
-        shards.append(shard)
-    require(bool(shards), f"{name}: the split has no tokens")
-    frequencies = counts[counts > 0] / counts.sum()
-    return Split(shards=tuple(shards), unigram_entropy=-float(frequencies @ np.log(frequencies)), **totals)
+    dtype, counts, digest = token_dtype(vocab_size), np.zeros(vocab_size, np.int64), hashlib.sha256()
+    num_documents = num_bytes = 0
+    with writing(path), _new_file(path) as file:
+        for ids, size in documents:
+            largest = int(ids.max(initial=0))
+            require(largest < vocab_size, f"{path}: token {largest} >= vocab_size={vocab_size}")
+            counts += np.bincount(ids, minlength=vocab_size)
+            content = ids.astype(dtype).tobytes()
+            digest.update(content)
+            file.write(content)
+            num_documents, num_bytes = num_documents + 1, num_bytes + size
+    shard = Shard(path.name, int(counts.sum()), digest.hexdigest())
+    return Part(shard, num_documents, num_bytes, counts.tolist())
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -178,35 +227,29 @@ def token_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
-def _regroup(arrays: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The concatenation of `arrays`, cut into pieces of `size`; the last may be shorter."""
-    held, length = [], 0
-    for array in arrays:
-        held.append(array)
-        length += array.size
-        while length >= size:
-            whole = np.concatenate(held)
-            yield whole[:size]
-            held, length = [whole[size:]], length - size
-    if length:
-        yield np.concatenate(held)
-
-
 class TokenStore:
     """Read-only access to the tokens of one split, memory-mapped.
 
+    Args:
+      folder: of the tokens.
+      split: train or validation.
+      verify: whether to read every shard once and compare its SHA-256; sizes and the vocabulary are always compared.
+
     Raises:
-      InputError: the manifest is missing or damaged, the split is not in it, or a shard's size is not what it says.
+      InputError: the manifest is missing or damaged, the split is not in it, or a file is not what it says.
     """
 
-    def __init__(self, folder: str | os.PathLike, split: str):
+    def __init__(self, folder: str | os.PathLike, split: str, *, verify: bool = False):
         folder = Path(folder)
         self.manifest = Manifest.read(folder)
         known = ", ".join(self.manifest.splits)
         require(split in self.manifest.splits, f"{folder}: no split '{split}'; the manifest has {known}")
         self.split = self.manifest.splits[split]
+        _check_sha256(folder / VOCABULARY, self.manifest.vocabulary_sha256)
         self._starts = np.cumsum([0] + [shard.num_tokens for shard in self.split.shards])
         self._shards = [self._open(folder / shard.file, shard.num_tokens) for shard in self.split.shards]
+        for shard in self.split.shards if verify else ():
+            _check_sha256(folder / shard.file, shard.sha256)
 
     def _open(self, path: Path, num_tokens: int) -> np.ndarray:
         dtype = np.dtype(self.manifest.dtype)
@@ -216,7 +259,7 @@ class TokenStore:
             f"{path}: " + ("no such file" if found is None else f"{found} bytes") + f", must be {expected} bytes; "
             f"delete {path.parent} and prepare the tokens again",
         )
-        return np.memmap(path, dtype, mode="r")
+        return np.memmap(path, dtype, mode="r") if num_tokens else np.zeros(0, dtype)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -241,3 +284,16 @@ class TokenStore:
             pieces.append(piece.astype(np.int32))
             start, length = start + piece.size, length - piece.size
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_sha256(path: Path, expected: str) -> None:
+    mend = f"delete {path.parent} and prepare the tokens again"
+    require(path.is_file(), f"{path}: no such file; {mend}")
+    found = sha256_of_file(path)
+    require(found == expected, f"{path}: damaged, its SHA-256 is {found}, must be {expected}; {mend}")

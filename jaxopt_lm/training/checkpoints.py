@@ -1,5 +1,8 @@
-"""Checkpoints of a run, by Orbax: the state and what was fed to it, saved in the background."""
+"""Checkpoints of a run, by Orbax: the state and what was fed to it, saved in the background, with checksums."""
 
+import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,26 +10,50 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxopt_lm.config import CheckpointConfig
+from jaxopt_lm.errors import InputError
+from jaxopt_lm.training import integrity
+
+DAMAGED = "damaged"
 
 
 class Checkpoints:
     """The checkpoints of one run; a context manager that on leaving waits for saves under way.
 
-    A save is a folder `checkpoints/STEP` that appears whole or not at all. Dtypes are not checked on restoring (Orbax
-    casts in silence): the run's config, which decides them, is.
+    A save is a folder `checkpoints/STEP` that appears whole or not at all, with its checksums. The newest are checked
+    on opening: damaged ones are moved to `damaged/` beside the folder. Dtypes are not checked on restoring (Orbax casts
+    in silence): the run's config, which decides them, is.
+
+    Args:
+      folder: `checkpoints` of a run.
+      config: which saves stay.
+
+    Attributes:
+      moved: a line about each checkpoint that was found damaged.
     """
 
     def __init__(self, folder: Path, config: CheckpointConfig):
+        self._folder = folder.absolute()
+        self.moved = self._move_damaged()
+        self._saving: int | None = None
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=config.keep_last, keep_period=config.keep_every_steps, enable_async_checkpointing=True
+            max_to_keep=config.keep_last,
+            keep_period=config.keep_every_steps,
+            enable_async_checkpointing=True,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sign),
         )
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+        try:
+            self._manager.wait_until_finished()
+        except ValueError as error:
+            raise self._not_written(error) from None
+        finally:
+            self._manager.close()
+        self._seal()
 
     @property
     def latest_step(self) -> int | None:
@@ -40,16 +67,81 @@ class Checkpoints:
           step: later than every save so far.
           state: a pytree of arrays.
           meta: JSON values kept beside it.
+
+        Raises:
+          InputError: this save, or the one before, cannot be written: the disk is full.
         """
         if self.latest_step == step:
             return
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        if not self._manager.save(step, args=args):
+        try:
+            self._manager.wait_until_finished()
+            self._seal()
+            self._saving = step
+            saved = self._manager.save(step, args=args)
+        except (ValueError, OSError) as error:
+            raise self._not_written(error) from None
+        if not saved:
             raise RuntimeError(f"checkpoint {step} was not saved; the newest is {self.latest_step}")
 
     def restore(self, step: int, shapes: Any, sharding: jax.sharding.Sharding) -> tuple[Any, dict[str, Any]]:
         """The state, on `sharding`, and the meta saved at `step`; `shapes` is the state as `ShapeDtypeStruct`s."""
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=args)
-        return restored["state"], restored["meta"]
+        return _restore(self._manager, step, shapes, sharding)
+
+    def _move_damaged(self) -> list[str]:
+        """Moves the newest checkpoints away until one is sound; a line about each."""
+        lines = []
+        for step in reversed(saved_steps(self._folder)):
+            folder = self._folder / str(step)
+            reason = integrity.damage(folder)
+            if reason is None:
+                break
+            place = self._folder.parent / DAMAGED / str(step)
+            number = 1 + sum(path.stem == place.name for path in place.parent.glob("*"))
+            place = place.with_name(f"{step}.{number}")
+            place.parent.mkdir(exist_ok=True)
+            shutil.move(folder, place)
+            lines.append(f"checkpoint {step} of {self._folder.parent}: {reason}; moved to {place}")
+        return lines
+
+    def _sign(self) -> None:
+        """Called by Orbax when all files of a save are written and before it is committed."""
+        integrity.sign(self._folder / f"{self._saving}.orbax-checkpoint-tmp")
+
+    def _seal(self) -> None:
+        for step in saved_steps(self._folder):
+            integrity.seal(self._folder / str(step))
+
+    def _not_written(self, error: Exception) -> Exception:
+        """What a full disk or the like raises becomes an `InputError`; any other error stays what it is."""
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        number = error.errno if isinstance(error, OSError) else int(code[1]) if code else None
+        if number is None:
+            return error
+        kept = f"that of step {saved[-1]} is whole" if (saved := saved_steps(self._folder)) else "there is none yet"
+        return InputError(
+            f"{self._folder}: a checkpoint cannot be written: {os.strerror(number)}; {kept}; make room there and run "
+            "the same command again"
+        )
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps that a folder of checkpoints holds, sound or not, oldest first."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+
+
+def read_checkpoint(
+    folder: Path, step: int, shapes: Any, sharding: jax.sharding.Sharding
+) -> tuple[Any, dict[str, Any]]:
+    """`Checkpoints.restore` for who only reads."""
+    with ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(create=False)) as manager:
+        return _restore(manager, step, shapes, sharding)
+
+
+def _restore(
+    manager: ocp.CheckpointManager, step: int, shapes: Any, sharding: jax.sharding.Sharding
+) -> tuple[Any, dict[str, Any]]:
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+    restored = manager.restore(step, args=args)
+    return restored["state"], restored["meta"]

@@ -1,55 +1,41 @@
 """The training loop: everything that touches files, clocks and signals, around the pure step."""
 
+import contextlib
 import dataclasses
-import math
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from jaxopt_lm.config import DataConfig, TrainConfig
-from jaxopt_lm.data.batches import EvalBatches, TrainBatches
+from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.data.batches import TrainBatches
+from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.data.prepare import is_prepared
 from jaxopt_lm.data.tokens import TokenStore
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.model import Params
 from jaxopt_lm.model.summary import flops_per_token, num_params
-from jaxopt_lm.optimizers import eval_params
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.checkpoints import Checkpoints
 from jaxopt_lm.training.display import Display
+from jaxopt_lm.training.evaluation import Evaluator
 from jaxopt_lm.training.loss import Batch
 from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, peak_flops
-from jaxopt_lm.training.run import RunFolder, read_metrics
-from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState, init_state, make_eval_step, make_train_step
-
-
-def ensure_tokens(config: DataConfig) -> None:
-    """Prepares the tokens in a child process unless `config.tokens_dir` holds them; TensorFlow stays out of this one.
-
-    Raises:
-      InputError: the folder holds other tokens, or they cannot be made.
-    """
-    if is_prepared(Path(config.tokens_dir), config.task, config.vocab_size):
-        return
-    command = [sys.executable, "-m", "jaxopt_lm.prepare", f"--task={config.task}", f"--out={config.tokens_dir}"]
-    child = subprocess.run(
-        [*command, f"--vocab_size={config.vocab_size}"], stderr=subprocess.PIPE, text=True, check=False
-    )
-    if child.returncode == 2:
-        raise InputError(child.stderr.strip().splitlines()[-1].removeprefix("error: "))
-    if child.returncode:
-        raise RuntimeError(f"preparing tokens ended with exit code {child.returncode}:\n{child.stderr}")
+from jaxopt_lm.training.run import RunFolder, Series, read_history, read_metrics
+from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState, init_state, make_train_step
 
 
 class StopSignals:
     """Within this context the first SIGINT or SIGTERM is remembered; a second one ends the process.
+
+    Outside the main thread, where Python delivers no signals, it does nothing.
 
     Attributes:
       received: the number of the signal that came, or None.
@@ -60,7 +46,8 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGINT, signal.SIGTERM) if main else ():
             self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -74,6 +61,35 @@ class StopSignals:
             signal.signal(number, handler)
 
 
+def ensure_tokens(config: TokensConfig, stop: StopSignals) -> bool:
+    """Prepares the tokens in a child process unless `config.tokens_dir` holds them; TensorFlow stays out of this one.
+
+    Returns:
+      Whether they are there; False where a signal came first, and ended the child too.
+
+    Raises:
+      InputError: the folder holds other tokens, or they cannot be made.
+    """
+    if is_prepared(config):
+        return True
+    default = TokensConfig()
+    fields = config.identity() | {"tokens_dir": config.tokens_dir}
+    flags = [f"--{name}={value}" for name, value in fields.items() if value != getattr(default, name)]
+    command = [sys.executable, "-m", "jaxopt_lm.prepare", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                _, errors = child.communicate(timeout=0.2)
+                break
+            if stop.received:
+                child.terminate()
+    if child.returncode == 2:
+        raise InputError(errors.strip().splitlines()[-1].removeprefix("error: "))
+    if child.returncode and not stop.received:
+        raise RuntimeError(f"preparing tokens ended with exit code {child.returncode}:\n{errors}")
+    return child.returncode == 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """How a run ended.
@@ -83,26 +99,35 @@ class Result:
       step: the last one; where diverged, the one whose metrics are not finite.
       metrics: the newest value of every metric; of tokens_per_sec, the median.
       exit_code: of the command line: 0, 1, or 128 + the signal's number.
+      history: by metric, the steps at which it was written and its values: `plt.plot(*history["eval/loss"])`.
+      state: after the last step; None where the run diverged or a signal came before its first step.
     """
 
     status: str
     step: int
     metrics: dict[str, float]
     exit_code: int
+    history: dict[str, Series] = dataclasses.field(repr=False, compare=False, default_factory=dict)
+    state: TrainState | None = dataclasses.field(repr=False, compare=False, default=None)
 
 
 def train(config: TrainConfig, console: Console | None = None) -> Result:
     """Trains, or goes on training, the run in `config.workdir`; returns when it is done, has diverged or was stopped.
 
+    Leaves nothing behind in the process: two runs, one after the other, are as two processes.
+
+    Args:
+      config: of the run.
+      console: where progress is shown; the terminal, or the notebook's cell, by default.
+
     Raises:
       InputError: the config asks for what is not there (tokens, devices, a folder of its own).
     """
     console = console or Console()
-    with RunFolder(config) as folder:
-        ensure_tokens(config.data)
-        trainer = _Trainer(config, folder, console)
-        with StopSignals() as stop:
-            return trainer.run(stop)
+    with RunFolder(config) as folder, StopSignals() as stop:
+        if not ensure_tokens(config.data, stop):
+            return Result("interrupted", 0, {}, 128 + (stop.received or 0))
+        return _Trainer(config, folder, console).run(stop)
 
 
 class _Trainer:
@@ -117,27 +142,24 @@ class _Trainer:
         )
         self.mesh = sharding.make_mesh(config.mesh)
         config.check_batch_divides(self.mesh.shape["data"])
-        self.train_store = TokenStore(config.data.tokens_dir, "train")
-        self.eval_store = TokenStore(config.data.tokens_dir, "validation")
+        self.train_store, self.eval_store = (
+            TokenStore(config.data.tokens_dir, split, verify=config.data.verify) for split in ("train", "validation")
+        )
         self.batches = TrainBatches(
             self.train_store, seed=config.data.seed, batch_size=config.global_batch_size, length=config.length
         )
-        self.eval_batches = EvalBatches(
-            self.eval_store,
-            batch_size=config.eval.batch_size,
-            length=config.length,
-            max_batches=config.eval.max_batches,
-        )
+        self.evaluate = Evaluator(config, self.eval_store, self.mesh)
         self.hparams = HParams.of(config)
         every = config.logging.telemetry_every_steps
         options = TelemetryOptions(every, self.train_store.token_counts()) if every else None
         self.train_step = jax.jit(make_train_step(config.model, config.num_microbatches, options), donate_argnums=0)
-        self.eval_step = jax.jit(make_eval_step(config.model))
         self.meta = {"tokens": self.train_store.manifest.digest}
 
     def run(self, stop: StopSignals) -> Result:
         config, path = self.config, self.folder.path
         with Checkpoints(path / "checkpoints", config.checkpoint) as checkpoints:
+            for line in checkpoints.moved:
+                self._say(f"warning: {line}")
             state = self._init_or_restore(checkpoints)
             first = int(state.step)
             require(
@@ -147,16 +169,16 @@ class _Trainer:
             )
             self.folder.begin(config)
             with (
-                MetricWriter(path, first, config.logging.tensorboard) as writer,
+                MetricWriter(path, first, config) as writer,
                 Display(self.console, first, config.num_train_steps) as display,
             ):
                 try:
-                    self._train(state, first, checkpoints, writer, self._log(writer, display), stop)
+                    state = self._train(state, first, checkpoints, writer, self._log(writer, display), stop)
                 except Diverged as error:
                     return self._diverged(error, checkpoints.latest_step)
-        if stop.received and checkpoints.latest_step != config.num_train_steps:
-            return self._interrupted(stop.received)
-        return self._completed()
+        if stop.received and int(state.step) != config.num_train_steps:
+            return self._interrupted(stop.received, state)
+        return self._completed(state)
 
     def _train(
         self,
@@ -166,11 +188,14 @@ class _Trainer:
         writer: MetricWriter,
         log: MetricLog,
         stop: StopSignals,
-    ) -> None:
-        """The loop. Before step s is saved, line s is on disk and finite: no checkpoint is ahead of its lines."""
+    ) -> TrainState:
+        """The loop; the last state.
+
+        Before step s is saved, line s is on disk and finite: no checkpoint is ahead of its lines.
+        """
         config = self.config
         if first == 0:
-            log.write(0, self._evaluate(state))
+            log.write(0, self.evaluate(state))
         batches = self._batches(first)
         for step in range(first + 1, config.num_train_steps + 1):
             state, metrics = self.train_step(state, next(batches), self.hparams)
@@ -180,12 +205,13 @@ class _Trainer:
             save = done or stopping or step % config.checkpoint.every_steps == 0
             if evaluate or save:
                 values = log.settle()
-                log.write(step, values | (self._evaluate(state) if evaluate else {}))
+                log.write(step, values | (self.evaluate(state) if evaluate else {}))
             if save:
                 writer.flush()
                 checkpoints.save(step, state, self.meta)
             if stopping:
-                return
+                break
+        return state
 
     def _log(self, writer: MetricWriter, display: Display) -> MetricLog:
         config, peak = self.config, peak_flops(self.mesh.devices.flat[0].device_kind)
@@ -203,12 +229,12 @@ class _Trainer:
         """The newest checkpoint's state, or a new one; on the mesh either way."""
         everywhere = sharding.replicated(self.mesh)
 
-        def new_state() -> TrainState:
-            return init_state(self.config.model, self.hparams, jax.random.key(self.config.seed))
+        def new_state(params: Params | None = None) -> TrainState:
+            return init_state(self.config.model, self.hparams, jax.random.key(self.config.seed), params)
 
         step = checkpoints.latest_step
         if step is None:
-            return jax.jit(new_state, out_shardings=everywhere)()
+            return jax.jit(new_state, out_shardings=everywhere)(*self._given_params())
         state, meta = checkpoints.restore(step, jax.eval_shape(new_state), everywhere)
         require(
             meta == self.meta,
@@ -218,27 +244,18 @@ class _Trainer:
         self._say(f"resuming {self.folder.path} from step {step}")
         return state
 
+    def _given_params(self) -> list[Params]:
+        """The parameters to start from; none where they are drawn."""
+        if self.config.init_from is None:
+            return []
+        from jaxopt_lm.model import huggingface  # safetensors, for the runs that need it
+
+        return [huggingface.read_params(self.config.init_from, self.config.model)]
+
     def _batches(self, step: int) -> Iterator[Batch]:
         is_target = np.ones((self.config.global_batch_size, self.config.length), np.float32)
         for tokens in self.batches.from_step(step):
-            yield self._place(tokens, is_target)
-
-    def _place(self, tokens: np.ndarray, is_target: np.ndarray) -> Batch:
-        return jax.device_put(Batch(tokens, is_target), sharding.batch_sharding(self.mesh))  # pyright: ignore
-
-    def _evaluate(self, state: TrainState) -> dict[str, float]:
-        """Mean cross-entropy in nats over the fixed validation batches, its perplexity, and bits per byte of text.
-
-        Of the parameters that the optimizer says are to be evaluated, see `eval_params`.
-        Bytes are those of the whole validation split before the vocabulary's normalisation, which joins white space.
-        """
-        params = eval_params(state.opt_state, state.params)
-        sums = [self.eval_step(params, self._place(*batch)) for batch in self.eval_batches]
-        ce, count = (math.fsum(float(x) for x in column) for column in zip(*sums, strict=True))
-        loss = ce / count
-        bits_per_byte = loss / math.log(2) / self.eval_store.split.bytes_per_token
-        perplexity = {"eval/perplexity": math.exp(loss)} if loss < 700 else {}  # beyond, exp overflows
-        return {"eval/loss": loss, "eval/bits_per_byte": bits_per_byte} | perplexity
+            yield sharding.place((tokens, is_target), self.mesh)
 
     def _newest_metrics(self) -> dict[str, Any]:
         """The newest value of every metric in `metrics.jsonl`, and the median of the tokens per second."""
@@ -249,15 +266,15 @@ class _Trainer:
         rates = [line["tokens_per_sec"] for line in lines if "tokens_per_sec" in line]
         return newest | ({"tokens_per_sec": statistics.median(rates)} if rates else {})
 
-    def _result(self, status: str, exit_code: int, metrics: dict[str, Any]) -> Result:
+    def _result(self, status: str, exit_code: int, metrics: dict[str, Any], state: TrainState | None) -> Result:
         extra = {
             "eval/unigram_entropy": self.eval_store.split.unigram_entropy,
             "num_params": num_params(self.config.model),
         }
         self.folder.write_result({"status": status} | metrics | extra)
-        return Result(status, metrics.pop("step"), metrics, exit_code)
+        return Result(status, metrics.pop("step"), metrics, exit_code, read_history(self.folder.path), state)
 
-    def _completed(self) -> Result:
+    def _completed(self, state: TrainState) -> Result:
         metrics, entropy = self._newest_metrics(), self.eval_store.split.unigram_entropy
         loss, rate = metrics["eval/loss"], metrics.get("tokens_per_sec")
         side = "below" if loss <= entropy else "above"
@@ -268,18 +285,18 @@ class _Trainer:
             + (f"; {rate:,.0f} tokens/s" if rate else "")
             + f"; see {self.folder.path}"
         )
-        return self._result("completed", 0, metrics)
+        return self._result("completed", 0, metrics, state)
 
     def _diverged(self, error: Diverged, saved: int | None) -> Result:
         kept = f"the last good checkpoint, step {saved}, is kept" if saved else "no checkpoint was saved before"
         self._say(f"{error}; {kept}; try a lower learning rate in another --config.workdir")
-        return self._result("diverged", 1, self._newest_metrics() | {"step": error.step})
+        return self._result("diverged", 1, self._newest_metrics() | {"step": error.step}, None)
 
-    def _interrupted(self, number: int) -> Result:
+    def _interrupted(self, number: int, state: TrainState) -> Result:
         metrics = self._newest_metrics()
         step = metrics.pop("step")
         self._say(f"stopped at step {step}; the same command goes on from there")
-        return Result("interrupted", step, metrics, 128 + number)
+        return Result("interrupted", step, metrics, 128 + number, read_history(self.folder.path), state)
 
     def _say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -10,9 +10,13 @@ from typing import Any
 import jax
 from tensorboardX import SummaryWriter
 
+from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.config_io import to_dict
 from jaxopt_lm.data.tokens import write_atomically
+from jaxopt_lm.errors import writing
 from jaxopt_lm.training.display import Display
 from jaxopt_lm.training.run import read_metrics
+from jaxopt_lm.training.wandb_log import WandbLog
 
 # Dense bf16 matrix FLOP/s of one device, as published, by a part of jax's device_kind.
 PEAK_FLOPS = {
@@ -47,41 +51,51 @@ class Diverged(RuntimeError):
 
 
 class MetricWriter:
-    """Writes lines of metrics to `metrics.jsonl` and to TensorBoard; a context manager.
+    """Writes lines of metrics to `metrics.jsonl` and, where asked, to TensorBoard and wandb; a context manager.
 
     Args:
       folder: of the run.
       step: the step training goes on from: later lines are of work that was lost, and are removed; at step 0 all are.
-      tensorboard: whether to write events too.
+      config: of the run; its `logging` says where to.
+
+    Raises:
+      InputError: the disk is full, or wandb is asked for and cannot start.
     """
 
-    def __init__(self, folder: Path, step: int, tensorboard: bool):
+    def __init__(self, folder: Path, step: int, config: TrainConfig):
+        project, purge = config.logging.wandb_project, step + 1 if step else 0
+        self._wandb = WandbLog(folder, project, to_dict(config)) if project else None
         kept = [json.dumps(line) + "\n" for line in read_metrics(folder) if step and line["step"] <= step]
         write_atomically(folder / "metrics.jsonl", "".join(kept).encode())
-        self._file = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
-        self._events = (
-            SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else 0) if tensorboard else None
-        )
+        self._path = folder / "metrics.jsonl"
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+        events = str(folder / "tensorboard")
+        self._events = SummaryWriter(events, purge_step=purge) if config.logging.tensorboard else None
 
     def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
-        if self._events:
-            self._events.close()
+        with writing(self._path):
+            self._file.close()
+        for other in filter(None, (self._events, self._wandb)):
+            other.close()
 
     def write(self, line: dict[str, Any]) -> None:
         """Writes one line; `line["step"]` grows from line to line, the rest are finite numbers."""
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+        if self._wandb:
+            self._wandb.write(line)
         if self._events:
             for name, value in line.items():
                 self._events.add_scalar(name, value, line["step"])
 
     def flush(self) -> None:
         """Returns when every line is on disk."""
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            os.fsync(self._file.fileno())
         if self._events:
             self._events.flush()
 

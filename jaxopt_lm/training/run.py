@@ -5,14 +5,16 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.config_io import differences, from_dict, to_dict, to_json
 from jaxopt_lm.data.tokens import write_atomically
 from jaxopt_lm.errors import InputError, require
 
-MAY_DIFFER_ON_RESUME = ("workdir", "mesh", "logging", "checkpoint")
+MAY_DIFFER_ON_RESUME = ("workdir", "mesh.", "logging.", "checkpoint.", "data.tokens_dir", "data.verify")
 
 
 class RunFolder:
@@ -20,7 +22,7 @@ class RunFolder:
 
     Raises:
       InputError: the folder cannot be made, another process trains in it, or it holds checkpoints of a run with another
-        config; the differing fields are named. Mesh, logging and checkpoint fields may differ.
+        config; the differing fields are named. What `MAY_DIFFER_ON_RESUME` begins may differ.
     """
 
     def __init__(self, config: TrainConfig):
@@ -49,9 +51,7 @@ class RunFolder:
         old = read_config(self.path) if (self.path / "config.json").exists() else config
         if any(folder.name.isdigit() for folder in checkpoints.glob("*")):
             changed = differences(to_dict(old), to_dict(config))
-            refused = {
-                name: values for name, values in changed.items() if name.split(".")[0] not in MAY_DIFFER_ON_RESUME
-            }
+            refused = {name: values for name, values in changed.items() if not name.startswith(MAY_DIFFER_ON_RESUME)}
             listed = ", ".join(f"{name}={new!r} (the run has {old!r})" for name, (old, new) in refused.items())
             require(not refused, f"{listed}: cannot change in {self.path}; give another --config.workdir")
 
@@ -111,3 +111,24 @@ def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
                 yield values | {"step": int(values["step"])}
             except (ValueError, KeyError, TypeError):
                 raise InputError(f"{path}: line {number} is not a line of metrics; remove it") from None
+
+
+class Series(NamedTuple):
+    """A metric over a run: int64 steps and float64 values, both [number of lines that have it]."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def read_history(folder: str | os.PathLike) -> dict[str, Series]:
+    """Every metric of `metrics.jsonl` by name.
+
+    Raises:
+      InputError: a line is not what this project writes.
+    """
+    columns: dict[str, list[tuple[int, float]]] = {}
+    for line in read_metrics(folder):
+        for name in line.keys() - {"step"}:
+            columns.setdefault(name, []).append((line["step"], line[name]))
+    pairs = {name: tuple(zip(*column, strict=True)) for name, column in sorted(columns.items())}
+    return {name: Series(np.asarray(steps), np.asarray(values, float)) for name, (steps, values) in pairs.items()}

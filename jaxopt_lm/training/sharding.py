@@ -1,10 +1,14 @@
 """Devices: their arrangement and where arrays go."""
 
+from collections.abc import Sequence
+
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_lm.config import MeshConfig
 from jaxopt_lm.errors import require
+from jaxopt_lm.training.loss import Batch
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
@@ -27,3 +31,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Axis 0 is divided over `data`."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def place(batch: Sequence[np.ndarray], mesh: Mesh) -> Batch:
+    """(tokens, is_target) on the devices, divided over `data`."""
+    return jax.device_put(Batch(*batch), batch_sharding(mesh))  # pyright: ignore[reportArgumentType]

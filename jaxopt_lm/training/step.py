@@ -29,7 +29,7 @@ from jaxopt_lm.optimizers import (
     telemetry,
     telemetry_by_role,
 )
-from jaxopt_lm.training.loss import Batch, num_targets, summed_losses, target_weights
+from jaxopt_lm.training.loss import Batch, num_targets, summed_losses, target_weights, token_losses
 
 Metrics = dict[str, jax.Array]
 
@@ -74,9 +74,9 @@ def _optimizer(hparams: HParams, multiplier: ArrayLike, labels: Any) -> optax.Gr
     return tx if hparams.max_grad_norm is None else optax.chain(clip_by_global_norm(hparams.max_grad_norm), tx)
 
 
-def init_state(config: ModelConfig, hparams: HParams, key: jax.Array) -> TrainState:
-    """The state before the first step, parameters drawn from `key`."""
-    params = model.init(config, key)
+def init_state(config: ModelConfig, hparams: HParams, key: jax.Array, params: model.Params | None = None) -> TrainState:
+    """The state before the first step: of `params`, or of parameters drawn from `key`."""
+    params = model.init(config, key) if params is None else params
     return TrainState(jnp.zeros((), jnp.int32), params, _optimizer(hparams, 0.0, model.labels(config)).init(params))
 
 
@@ -215,5 +215,24 @@ def make_eval_step(config: ModelConfig) -> Callable[[model.Params, Batch], tuple
     def eval_step(params: model.Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
         ce, _ = summed_losses(model.logits(config, params, batch.tokens), batch)
         return ce, num_targets(batch)
+
+    return eval_step
+
+
+def make_grouped_eval_step(
+    config: ModelConfig, num_groups: int
+) -> Callable[[model.Params, Batch, np.ndarray], tuple[jax.Array, jax.Array]]:
+    """`eval_step(params, batch, group_of_token) -> (sums of cross-entropy, numbers of targets)`, both [num_groups].
+
+    `group_of_token`, int32 [vocab_size], says in which group a target counts.
+    """
+
+    def eval_step(params: model.Params, batch: Batch, group_of_token: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        logits_BLV = model.logits(config, params, batch.tokens)
+        targets_T = jnp.roll(batch.tokens, -1, axis=1).reshape(-1)
+        ce_T, _ = token_losses(logits_BLV.reshape(targets_T.size, -1), targets_T)
+        member_TG = jax.nn.one_hot(jnp.asarray(group_of_token)[targets_T], num_groups, dtype=ce_T.dtype)
+        member_TG = member_TG * target_weights(batch).astype(ce_T.dtype).reshape(-1, 1)
+        return jnp.sum(ce_T[:, None] * member_TG, axis=0), jnp.sum(member_TG, axis=0)
 
     return eval_step

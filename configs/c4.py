@@ -1,0 +1,47 @@
+"""arXiv 2407.07972's 150m model on C4 with AdamW, the baseline of its Figure 1.
+
+150m: 216.8 M parameters, 25,000 steps of 256 x 512 tokens, 3.3 B tokens: for an accelerator. Needs C4 as TFDS prepares
+it (c4/en:3.0.1; 24 of its 1,024 training shards hold enough) and T5's vocabulary cc_all.32000, whose hash is checked.
+Prepares the tokens first, 7 GB; `python -m jaxopt_lm.prepare` does only that, in as many processes as you start.
+
+    python -m jaxopt_lm.train --config=configs/c4.py:data_dir=/data/tfds,vocabulary=/data/cc_all.32000.model
+"""
+
+from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig, parse_arg
+from jaxopt_lm.data.config import CC_ALL_32000_SHA256
+from jaxopt_lm.errors import require
+from jaxopt_lm.model import preset
+from jaxopt_lm.optimizers import AdamWConfig
+from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
+
+STEPS = {"150m": 25_000, "300m": 50_000, "600m": 100_000, "1.2b": 200_000}
+SHARDS = {"150m": 24, "300m": 48, "600m": 96, "1.2b": 192}
+"""Training shards of about 150 M tokens each, so that no run sees a token twice."""
+
+
+def get_config(arg: str = "") -> TrainConfig:
+    values = parse_arg(arg, data_dir="tensorflow_datasets", vocabulary="cc_all.32000/sentencepiece.model", size="150m")
+    size = values.size
+    require(size in STEPS, f"config argument 'size={size}': must be one of {', '.join(STEPS)}")
+    return TrainConfig(
+        workdir=f"runs/c4_{size}",
+        model=preset(size),
+        data=DataConfig(
+            task="c4",
+            files=values.data_dir,
+            max_train_files=SHARDS[size],
+            vocabulary=values.vocabulary,
+            vocabulary_sha256=CC_ALL_32000_SHA256,
+            extra_ids=100,
+            vocab_size=32_100,
+            tokens_dir=f"tokens/c4_{SHARDS[size]}_shards",
+        ),
+        optimizer=AdamWConfig(learning_rate=3.16e-3, b1=0.9, b2=0.95, eps=1e-15, weight_decay=0.0),
+        schedule=WarmupCosineConfig(warmup_steps=STEPS[size] // 10, start_fraction=0.1, end_fraction=0.1),
+        eval=EvalConfig(every_steps=1000, batch_size=32, max_batches=1000),
+        checkpoint=CheckpointConfig(every_steps=1000),
+        logging=LoggingConfig(every_steps=10, telemetry_every_steps=100),
+        num_train_steps=STEPS[size],
+        global_batch_size=256,
+        length=512,
+    )

@@ -1,0 +1,75 @@
+"""Text in files as a seqio data source. Imports seqio and TensorFlow."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import seqio
+import tensorflow as tf
+
+from jaxopt_lm.data.files import Corpus, Piece
+from jaxopt_lm.errors import InputError
+
+
+class TextFiles(seqio.DataSource):
+    """Documents of a corpus: examples with one feature, `text`. Its shards are the corpus's pieces, in every split.
+
+    A document belongs to `validation` where a hash of its text, as a number in [0, 1), is below `validation_fraction`,
+    else to `train`.
+
+    Attributes:
+      error: what stopped the reading, which TensorFlow wraps in an error of its own; None as long as all is well.
+    """
+
+    def __init__(self, corpus: Corpus, validation_fraction: float):
+        super().__init__(splits=("train", "validation"))
+        self._corpus, self._validation_fraction = corpus, validation_fraction
+        self.pieces = corpus.pieces()
+        self.error: InputError | None = None
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """No: a shard is a piece."""
+        return False
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        """The names of the pieces."""
+        del split
+        return [f"{piece.ranges[0].path}@{piece.ranges[0].start}" for piece in self.pieces]
+
+    def sizes(self, split: str) -> list[float]:
+        """The pieces' bytes of text, about."""
+        share = self._validation_fraction if split == "validation" else 1 - self._validation_fraction
+        return [piece.size * share for piece in self.pieces]
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = False,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        *,
+        sequence_length: Mapping[str, int] | None = None,
+        use_cached: bool = False,
+        num_epochs: int | None = 1,
+    ) -> tf.data.Dataset:
+        """The documents of a split, or of its pieces `shard_info.index`, `+ num_shards`, …; never shuffled."""
+        del shuffle, seed, sequence_length, use_cached, num_epochs
+        first, every = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
+        return tf.data.Dataset.from_generator(
+            lambda: self._examples(split, self.pieces[first::every]),
+            output_signature={"text": tf.TensorSpec((), tf.string)},
+        )
+
+    def _examples(self, split: str, pieces: Sequence[Piece]) -> Iterator[dict[str, Any]]:
+        bound = int(self._validation_fraction * 2**64)
+        try:
+            for piece in pieces:
+                for text in self._corpus.texts(piece):
+                    encoded = text.encode()
+                    held_out = int.from_bytes(hashlib.sha256(encoded).digest()[:8], "big") < bound
+                    if held_out == (split == "validation"):
+                        yield {"text": encoded}
+        except InputError as error:
+            self.error = error
+            raise
