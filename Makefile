@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-full check bare lock setup clean
+.PHONY: train test test-full check bare transformers lock setup clean
 
 train: .venv/ready
 	$(BIN)/python -m jaxopt_lm.train --config=configs/quickstart.py
@@ -28,6 +28,15 @@ bare:
 	.venv-bare/bin/pip install --quiet --disable-pip-version-check -c .venv-bare/constraints.txt .
 	.venv-bare/bin/python tests/bare.py
 
+# Our checkpoint folders in the real transformers, in an environment of its own with PyTorch; not part of CI.
+transformers: .venv/ready
+	rm -rf .venv-transformers
+	$(PYTHON) -m venv .venv-transformers
+	.venv-transformers/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 transformers==5.23.0
+	$(BIN)/python -m tests.write_huggingface --out=.venv-transformers/folders
+	.venv-transformers/bin/python tests/check_transformers.py .venv-transformers/folders/*
+	$(BIN)/python -m tests.write_huggingface --out=.venv-transformers/folders --read
+
 setup: .venv/ready
 
 # --no-deps: the lock is complete, and holds tensorflow-cpu where seqio asks for tensorflow.
@@ -45,4 +54,4 @@ lock:
 	  pyproject.toml requirements/lock.in -o requirements/lock.txt
 
 clean:
-	rm -rf .venv .venv-bare build *.egg-info
+	rm -rf .venv .venv-bare .venv-transformers build *.egg-info
