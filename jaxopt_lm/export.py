@@ -1,0 +1,87 @@
+"""Writes a run's model as a Hugging Face checkpoint folder, which transformers loads.
+
+    python -m jaxopt_lm.export --workdir=runs/mine --out=exported/mine
+    python -m jaxopt_lm.export --workdir=runs/mine --out=exported/mine_1000 --step=1000
+
+The folder gets config.json, model.safetensors (beyond 5 GB shards and an index) and tokenizer.model, the vocabulary of
+the run's tokens. The parameters are those that the run evaluates. A model that no published class computes is refused;
+query-key norm over all heads is such a part.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from jaxopt_lm.config_io import parse_command_line
+from jaxopt_lm.errors import InputError, report_input_errors, require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What to export, and where to."""
+
+    workdir: str
+    """Folder of a run."""
+    out: str
+    """Folder to fill; empty, or made if missing."""
+    step: int | None = None
+    """Which checkpoint; None: the newest."""
+
+
+def export(config: ExportConfig) -> str:
+    """Exports a run, and says in one line what was written.
+
+    Raises:
+      InputError: there is no such run or checkpoint, no class computes its model, its vocabulary is damaged, or `out`
+        is not empty.
+    """
+    from jaxopt_lm.model import huggingface, num_params
+    from jaxopt_lm.model.published import class_of
+    from jaxopt_lm.optimizers import eval_params
+    from jaxopt_lm.training.run import read_config
+    from jaxopt_lm.training.saved import read_run
+
+    class_of(read_config(config.workdir).model)  # refused before gigabytes are read
+    run = read_run(config.workdir, config.step)
+    tokenizer = _tokenizer(Path(run.config.data.tokens_dir))
+    name = huggingface.write(
+        config.out,
+        run.config.model,
+        eval_params(run.state.opt_state, run.state.params),
+        eos_token_id=None if tokenizer is None else _eos_token_id(tokenizer),
+        max_length=run.config.length,
+        tokenizer=tokenizer,
+    )
+    return f"{name}, {num_params(run.config.model):,} parameters, step {run.step}: {config.out}"
+
+
+def _tokenizer(folder: Path) -> Path | None:
+    """The vocabulary in a folder of tokens, if that is still there."""
+    from jaxopt_lm.data.tokens import VOCABULARY, Manifest, sha256_of_file
+
+    path = folder / VOCABULARY
+    if not path.is_file():
+        return None
+    whole = sha256_of_file(path) == Manifest.read(folder).vocabulary_sha256
+    require(whole, f"{path}: is damaged, its SHA-256 is not the manifest's; prepare the tokens again")
+    return path
+
+
+def _eos_token_id(tokenizer: Path) -> int | None:
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        found = SentencePieceProcessor(model_file=str(tokenizer)).eos_id()
+    except RuntimeError as error:
+        raise InputError(f"{tokenizer}: not a SentencePiece model: {error}; prepare the tokens again") from None
+    return None if found < 0 else found
+
+
+@report_input_errors
+def main() -> None:
+    """The command line."""
+    print(export(parse_command_line(ExportConfig, __doc__ or "")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Runs written as Hugging Face folders: the parameters are the checkpoint's, those that the run evaluates."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+import sentencepiece
+from rich.console import Console
+
+from jaxopt_lm.config import CheckpointConfig
+from jaxopt_lm.data.tokens import VOCABULARY, Manifest, sha256_of_file
+from jaxopt_lm.errors import InputError
+from jaxopt_lm.export import ExportConfig, export
+from jaxopt_lm.model import huggingface
+from jaxopt_lm.optimizers import ScheduleFreeAdamWConfig, eval_params
+from jaxopt_lm.training.loop import train
+from jaxopt_lm.training.saved import read_run
+from tests.conftest import write_tokens
+from tests.test_command_lines import assert_one_line, run
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> bytes:
+    """A SentencePiece model of 18 pieces in T5's layout: pad 0, eos 1, unk 2."""
+    text, model = ["the state of the union", "a union of the states", "of the people"] * 20, io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text), model_writer=model, vocab_size=18, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        minloglevel=2,
+    )  # fmt: skip
+    return model.getvalue()
+
+
+@pytest.fixture
+def qwen3(tiny, tmp_path, vocabulary):
+    """A run of 8 steps of a small Qwen3, on tokens with a vocabulary."""
+    folder = write_tokens(tmp_path / "tokens")
+    (folder / VOCABULARY).write_bytes(vocabulary)
+    manifest = Manifest.read(folder)
+    dataclasses.replace(manifest, vocabulary_sha256=sha256_of_file(folder / VOCABULARY)).write(folder)
+    shape = {"mlp": "swiglu", "norm": "rmsnorm", "qk_norm": "per_head", "num_kv_heads": 1, "head_dim": 12}
+    return dataclasses.replace(
+        tiny,
+        model=dataclasses.replace(tiny.model, scan_layers=True, **shape),
+        data=dataclasses.replace(tiny.data, tokens_dir=str(folder)),
+        checkpoint=CheckpointConfig(every_steps=4),
+        num_train_steps=8,
+    )
+
+
+def trained(config):
+    assert train(config, Console(file=io.StringIO())).status == "completed"
+    return config
+
+
+def exported(config, out: Path, **options) -> str:
+    return export(ExportConfig(workdir=config.workdir, out=str(out), **options))
+
+
+def test_a_run_is_exported_with_its_vocabulary(qwen3, tmp_path, vocabulary):
+    config, out = trained(qwen3), tmp_path / "out"
+    line = exported(config, out)
+    count = 2 * 64 * 16 + 16 + 3 * (16 * 12 * (2 + 1 + 1 + 2) + 2 * 12 + 3 * 16 * 32 + 2 * 16)
+    assert line == f"Qwen3ForCausalLM, {count:,} parameters, step 8: {out}"
+    saved = read_run(config.workdir)
+    chex.assert_trees_all_equal(huggingface.read_params(out, config.model), jax.device_get(saved.state.params))
+    fields = json.loads((out / "config.json").read_text())
+    assert (fields["eos_token_id"], fields["max_position_embeddings"]) == (1, config.length)
+    assert (out / "tokenizer.model").read_bytes() == vocabulary
+    assert exported(config, tmp_path / "early", step=4).endswith(f"step 4: {tmp_path}/early")
+    early = huggingface.read_params(tmp_path / "early", config.model)
+    chex.assert_trees_all_equal(early, jax.device_get(read_run(config.workdir, 4).state.params))
+    assert not np.array_equal(early["embed"], saved.state.params["embed"])
+
+
+def test_schedule_free_exports_what_it_evaluates(qwen3, tmp_path):
+    config = trained(dataclasses.replace(qwen3, optimizer=ScheduleFreeAdamWConfig()))
+    exported(config, tmp_path / "out")
+    state = read_run(config.workdir).state
+    found = huggingface.read_params(tmp_path / "out", config.model)
+    chex.assert_trees_all_equal(found, jax.device_get(eval_params(state.opt_state, state.params)))
+    assert not np.array_equal(found["embed"], state.params["embed"])
+
+
+def test_tokens_that_are_gone_or_damaged(qwen3, tmp_path):
+    config = trained(qwen3)
+    path = Path(config.data.tokens_dir, VOCABULARY)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"sentencepiece.model: is damaged, its SHA-256 is not the manifest's"):
+        exported(config, tmp_path / "out")
+    manifest = Manifest.read(path.parent)
+    path.write_bytes(b"none")
+    dataclasses.replace(manifest, vocabulary_sha256=sha256_of_file(path)).write(path.parent)
+    with pytest.raises(InputError, match="not a SentencePiece model"):
+        exported(config, tmp_path / "out")
+    path.unlink()
+    exported(config, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] is None
+
+
+def test_the_command_line_and_what_it_refuses(qwen3, tmp_path):
+    config, out = trained(dataclasses.replace(qwen3, num_train_steps=6)), tmp_path / "out"
+    command = ("-m", "jaxopt_lm.export", f"--workdir={config.workdir}", f"--out={out}")
+    done = run(*command)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"step 6: {out}\n")
+    assert done.stdout.count("\n") == 1
+    assert_one_line(run(*command), f"{out}: holds config.json", "give a folder that is empty")
+    with pytest.raises(InputError, match=r"step=5: .* give one of these"):
+        exported(config, tmp_path / "new", step=5)
+    with pytest.raises(InputError, match="is not the folder of a run"):
+        export(ExportConfig(workdir=str(tmp_path), out=str(tmp_path / "new")))
+    path = Path(config.workdir, "config.json")
+    path.write_text(path.read_text().replace('"per_head"', '"full"'))
+    with pytest.raises(InputError, match=r"model\.qk_norm=full: no published class computes it"):
+        exported(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
