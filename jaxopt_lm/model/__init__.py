@@ -2,7 +2,7 @@
 
 `init(config, key)` draws parameters, a nested dict of arrays; `labels(config)` gives their axes and roles,
 `shapes(config)` their shapes; `logits(config, params, tokens)` applies them; `describe(config)` prints them. Configs
-load no flax: the functions are imported when first asked for.
+load no flax: the functions are imported when first asked for. `model.huggingface` reads and writes checkpoint folders.
 """
 
 import importlib

@@ -518,6 +518,9 @@ def test_shards_that_do_not_fit_their_index(sharded):
     assert "holds list, must be a JSON object" in refused(huggingface.read_params, folder, QWEN3)
     (folder / INDEX).write_text(json.dumps(whole_index))
     chex.assert_trees_all_equal(huggingface.read_params(folder, QWEN3), random_params(QWEN3))
+    (folder / second).rename(folder.with_name("blob"))  # as in transformers' cache of downloads
+    (folder / second).symlink_to(folder.with_name("blob"))
+    chex.assert_trees_all_equal(huggingface.read_params(folder, QWEN3), random_params(QWEN3))
     (folder / second).unlink()
     assert f"shards are missing: {second}" in refused(huggingface.read_params, folder, QWEN3)
 
