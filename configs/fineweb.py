@@ -5,7 +5,7 @@ choice. Needs FineWeb's parquet files, from a disk or any address that fsspec op
 installed), and T5's vocabulary cc_all.32000, whose hash is checked; of the files max_files are read, about .7 B tokens
 each. FineWeb has no validation split: .05% of the documents are held out by a hash of their text.
 
-    python -m jaxopt_lm.train --config=configs/fineweb.py:files=/data/fineweb/sample/10BT,vocabulary=/data/cc_all.32000.model
+    python -m jaxopt_lm.train --config=configs/fineweb.py:files=/data/10BT,vocabulary=/data/cc_all.32000.model
 """
 
 from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig, parse_arg

@@ -7,16 +7,26 @@ The same command again goes on where the run stopped. Exit code 0: done; 1: dive
 by SIGINT or SIGTERM, state saved.
 """
 
+import logging
 import sys
 
 from jaxopt_lm.config_io import from_command_line
 from jaxopt_lm.errors import report_input_errors
 
 
+def quiet_orbax() -> None:
+    """Keeps what Orbax's threads print of a failed save off the terminal; the failure itself is raised and reported."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    usual = sys.unraisablehook
+    sys.unraisablehook = lambda what: None if "Event loop is closed" in str(what.exc_value) else usual(what)
+
+
 @report_input_errors
 def main() -> int:
     """The command line."""
     config = from_command_line(__doc__ or "")
+    quiet_orbax()
     from jaxopt_lm.training.loop import train  # after --help, which needs neither flax nor orbax
 
     return train(config).exit_code

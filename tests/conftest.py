@@ -132,6 +132,11 @@ def command_line(module: str, config: TrainConfig, folder: Path, *arguments: str
     return [sys.executable, "-m", f"jaxopt_lm.{module}", f"--config={path}", *arguments]
 
 
+def on_small_disk(command: list[str], kib: int) -> list[str]:
+    """The command, unable to write a file beyond `kib` KiB: for a process as if the disk were full there."""
+    return ["bash", "-c", f'ulimit -f {kib}; exec "$@"', "bash", *command]
+
+
 def timeless(folder: str | os.PathLike) -> list[dict]:
     """The run's lines of metrics but for what depends on the clock."""
     return [

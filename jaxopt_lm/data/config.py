@@ -17,10 +17,7 @@ TaskName = Literal["sotu", "c4", "fineweb", "text"]
 class TokensConfig:
     """A folder of tokens and what they are made from."""
 
-    task: CC_ALL_32000_SHA256 = "d60acb128cf7b7f2536e8f38a5b18a05535c9e14c7a355904270e15b0945ea86"
-"""Of T5's SentencePiece model, gs://t5-data/vocabs/cc_all.32000: 791,656 bytes, 32,000 pieces."""
-
-TaskName = "sotu"
+    task: TaskName = "sotu"
     """sotu: State of the Union addresses, in the package. c4: c4/en:3.0.1 as TFDS prepares it. fineweb: its parquet
     files. text: your own .txt (a document is a paragraph, at most 64 KiB), .jsonl or .parquet (field `text`)."""
     files: str | None = None

@@ -107,19 +107,26 @@ class Corpus:
                 raise InputError(f"{part.path}: cannot be read: {error}; mend or remove the file") from None
 
 
-def _lines(file: Any, part: Range, most: int = -1) -> Iterator[tuple[int, bytes]]:
+def _lines(raw: Any, part: Range, most: int = -1) -> Iterator[tuple[int, bytes]]:
     """Lines that begin in the range, each with its place; lines longer than `most` come in parts."""
-    file, position = io.BufferedReader(file, 2**20), part.start
-    if position:
-        file.seek(position - 1)
-        rest = file.readline(2**20)
-        while rest and not rest.endswith(b"\n"):
-            position, rest = position + len(rest), file.readline(2**20)
-        position += len(rest) - 1
-    begins = True
-    while (part.stop is None or position < part.stop or not begins) and (line := file.readline(most)):
-        yield position, line
-        position, begins = position + len(line), line.endswith(b"\n")
+    file = io.BufferedReader(raw, 2**20)  # not every file of fsspec's has readline(most)
+    try:
+        position = _first_line(file, part.start)
+        begins = True
+        while (part.stop is None or position < part.stop or not begins) and (line := file.readline(most)):
+            yield position, line
+            position, begins = position + len(line), line.endswith(b"\n")
+    finally:
+        file.detach()  # else closing is done twice
+
+
+def _first_line(file: io.BufferedReader, start: int) -> int:
+    """Goes to the first line that begins at byte `start` or after it, and says where that is."""
+    if start:
+        file.seek(start - 1)
+        while (rest := file.readline(2**20)) and not rest.endswith(b"\n"):
+            pass
+    return file.tell()
 
 
 def _paragraphs(file: Any, part: Range) -> Iterator[str]:

@@ -49,14 +49,14 @@ def _sotu(config: TokensConfig) -> "seqio.DataSource":
 
 def _c4(config: TokensConfig) -> "seqio.DataSource":
     """C4, English, as TFDS prepares it: c4/en:3.0.1 below the data_dir."""
-    import seqio
-    import tensorflow_datasets as tfds
-
     folder = Path(config.files or "", "c4", "en", "3.0.1")
     require(
         (folder / "dataset_info.json").is_file(),
         f"data.files={config.files}: holds no c4/en/3.0.1/dataset_info.json; give TFDS's data_dir with C4 prepared",
     )
+    import seqio
+    import tensorflow_datasets as tfds
+
     shards = tfds.builder_from_directory(folder).info.splits["train"].num_shards
     take = f"train[:{config.max_train_files}shard]" if (config.max_train_files or shards) < shards else "train"
     splits = {"train": take, "validation": "validation"}
@@ -64,9 +64,10 @@ def _c4(config: TokensConfig) -> "seqio.DataSource":
 
 
 def _files(config: TokensConfig, suffixes: tuple[str, ...] = SUFFIXES) -> "seqio.DataSource":
+    corpus = Corpus(config.files or "", suffixes, config.max_train_files)
     from jaxopt_lm.data.sources import TextFiles
 
-    return TextFiles(Corpus(config.files or "", suffixes, config.max_train_files), config.validation_fraction)
+    return TextFiles(corpus, config.validation_fraction)
 
 
 SOURCES: dict[TaskName, Callable[[TokensConfig], "seqio.DataSource"]] = {
@@ -83,11 +84,19 @@ def make_task(config: TokensConfig) -> "seqio.Task":
     Raises:
       InputError: the text is not where the config says, or the vocabulary is not of its size or cannot be trained.
     """
+    path, pieces = Path(config.tokens_dir, VOCABULARY), config.vocab_size - config.extra_ids
+    given = None if config.vocabulary is None else _given_vocabulary(config)
+    require(
+        given is not None or pieces >= MIN_VOCAB_SIZE,
+        f"vocab_size={pieces}: must be at least {MIN_VOCAB_SIZE}, for the bytes and special pieces",
+    )
+    source = SOURCES[config.task](config)
+    if given is not None:
+        write_atomically(path, given)
+    elif not _has_size(path, pieces):  # one of another size may be left from a preparation that was stopped
+        write_atomically(path, train_vocabulary(_vocabulary_texts(source), pieces))
     import seqio
 
-    source = SOURCES[config.task](config)
-    path = Path(config.tokens_dir, VOCABULARY)
-    _place_vocabulary(config, source, path)
     name = f"jaxopt_lm_{config.task}_{config.vocab_size}"
     seqio.TaskRegistry.remove(name)
     return seqio.TaskRegistry.add(
@@ -134,47 +143,43 @@ def _read(provider: Any, source: "seqio.DataSource", split: str, shard: int) -> 
         dataset = provider.get_dataset(split=split, shuffle=False, shard_info=info, **options)
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
-        found = getattr(source, "error", None)  # TensorFlow shows a generator's exception as text of its own
-        message = found or f"{source.list_shards(split)[shard]}: cannot be read: {error.message}; replace the file"
-        raise InputError(str(message)) from None
-
-
-def _place_vocabulary(config: TokensConfig, source: "seqio.DataSource", path: Path) -> None:
-    pieces = config.vocab_size - config.extra_ids
-    if config.vocabulary is not None:
-        content = _given_vocabulary(config)
-        found = _processor(content, config.vocabulary)
-        require(
-            found.vocab_size() == pieces,
-            f"data.vocab_size={config.vocab_size}: {config.vocabulary} has {found.vocab_size()} pieces and "
-            f"data.extra_ids={config.extra_ids}; set data.vocab_size={found.vocab_size() + config.extra_ids}",
-        )
-        require(found.eos_id() >= 0, f"data.vocabulary={config.vocabulary}: has no end-of-sequence piece; give another")
-        write_atomically(path, content)
-    elif not _has_size(path, pieces):  # one of another size may be left from a preparation that was stopped
-        write_atomically(path, train_vocabulary(_vocabulary_texts(source), pieces))
+        name = source.list_shards(split)[shard]
+        raise InputError(f"{name}: cannot be read: {error.message}; replace the file") from None
+    if error := getattr(source, "error", None):
+        raise error
 
 
 def _given_vocabulary(config: TokensConfig) -> bytes:
-    path = Path(config.vocabulary or "")
+    """The bytes of the SentencePiece model that the config names, checked."""
+    path, wanted = Path(config.vocabulary or ""), config.vocabulary_sha256
     require(path.is_file(), f"data.vocabulary={path}: no such file; give a SentencePiece model")
     content = path.read_bytes()
-    found, wanted = hashlib.sha256(content).hexdigest(), config.vocabulary_sha256
+    sha256 = hashlib.sha256(content).hexdigest()
     require(
-        wanted in (None, found),
-        f"data.vocabulary={path}: its SHA-256 is {found}, must be {wanted}; get the file again, or set "
+        wanted in (None, sha256),
+        f"data.vocabulary={path}: its SHA-256 is {sha256}, must be {wanted}; get the file again, or set "
         "data.vocabulary_sha256=None to use this one",
     )
+    found = _processor(content, str(path))
+    size = found.vocab_size() + config.extra_ids
+    require(
+        size == config.vocab_size,
+        f"data.vocab_size={config.vocab_size}: {path} has {found.vocab_size()} pieces and "
+        f"data.extra_ids={config.extra_ids}; set data.vocab_size={size}",
+    )
+    require(found.eos_id() >= 0, f"data.vocabulary={path}: has no end-of-sequence piece; give another")
     return content
 
 
 def _processor(content: bytes, name: str) -> Any:
     import sentencepiece
 
+    processor = sentencepiece.SentencePieceProcessor()
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=content)
+        processor.LoadFromSerializedProto(content)  # the constructor takes no bytes for no model
     except (RuntimeError, OSError):
         raise InputError(f"data.vocabulary={name}: not a SentencePiece model; give another file") from None
+    return processor
 
 
 def _has_size(vocabulary: Path, pieces: int) -> bool:
@@ -202,18 +207,22 @@ def train_vocabulary(texts: Iterator[str], vocab_size: int) -> bytes:
     Deterministic: the same text and size give the same bytes.
 
     Raises:
-      InputError: the size is too small for the bytes and special pieces, or larger than the text can fill.
+      InputError: the size is too small for the bytes and special pieces, or larger than the text can fill; or what
+        `texts` raises.
     """
     import sentencepiece
 
-    if vocab_size < MIN_VOCAB_SIZE:
-        raise InputError(
-            f"vocab_size={vocab_size}: must be at least {MIN_VOCAB_SIZE}, for the bytes and special pieces"
-        )
-    model = io.BytesIO()
+    model, wrong = io.BytesIO(), []
+
+    def lines() -> Iterator[str]:
+        try:
+            yield from (line for text in texts for line in text.splitlines() if line.strip())
+        except InputError as error:  # SentencePiece would make its own of it
+            wrong.append(error)
+
     try:
         sentencepiece.SentencePieceTrainer.train(  # pyright: ignore[reportAttributeAccessIssue]
-            sentence_iterator=(line for text in texts for line in text.splitlines() if line.strip()),
+            sentence_iterator=lines(),
             model_writer=model,
             model_type="unigram",
             vocab_size=vocab_size,
@@ -228,5 +237,7 @@ def train_vocabulary(texts: Iterator[str], vocab_size: int) -> bytes:
         )
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"vocab_size={vocab_size}: SentencePiece cannot make it from this text: {reason}") from None
+        wrong.append(InputError(f"vocab_size={vocab_size}: SentencePiece cannot make it from this text: {reason}"))
+    if wrong:
+        raise wrong[0] from None
     return model.getvalue()

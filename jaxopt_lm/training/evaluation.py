@@ -1,18 +1,25 @@
 """Evaluation: mean cross-entropy over the fixed windows of a split, whole and by how frequent the target is."""
 
+import dataclasses
+import json
 import math
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from rich.table import Table
 
-from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.config import MeshConfig, TrainConfig
 from jaxopt_lm.data.batches import EvalBatches
-from jaxopt_lm.data.tokens import TokenStore
+from jaxopt_lm.data.tokens import VOCABULARY, TokenStore, write_atomically
+from jaxopt_lm.errors import require, writing
 from jaxopt_lm.optimizers import eval_params
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.loss import Batch
+from jaxopt_lm.training.saved import read_run
 from jaxopt_lm.training.step import TrainState, make_eval_step, make_grouped_eval_step
 
 
@@ -114,3 +121,80 @@ def deciles(counts: np.ndarray) -> np.ndarray:
     groups[order] = np.minimum(10 * middles, 9)
     groups[counts == 0] = 9
     return groups
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_run` found.
+
+    Attributes:
+      step: of the checkpoint.
+      task: whose tokens.
+      split: of the task.
+      metrics: `eval/loss`, `eval/perplexity`, `eval/bits_per_byte`, `eval/unigram_entropy`.
+      deciles: by frequency in the run's training text, the most frequent first.
+    """
+
+    step: int
+    task: str
+    split: str
+    metrics: dict[str, float]
+    deciles: list[Decile]
+
+    def table(self) -> Table:
+        """For a terminal."""
+        values = "  ".join(f"{name.removeprefix('eval/')} {value:.4f}" for name, value in self.metrics.items())
+        table = Table(
+            "tenth of the training text", title=f"step {self.step}, {self.split} of {self.task}", caption=values
+        )
+        for column in ("entries", "share of training", "share of targets", "loss, nats"):
+            table.add_column(column, justify="right")
+        for number, row in enumerate(self.deciles, 1):
+            loss = "" if row.loss is None else f"{row.loss:.4f}"
+            table.add_row(str(number), f"{row.entries:,}", f"{row.train_share:.1%}", f"{row.target_share:.1%}", loss)
+        return table
+
+    def write(self, workdir: str | os.PathLike) -> Path:
+        """Writes the same as JSON into the folder of the run; where to."""
+        path = Path(workdir, "evaluations", f"step_{self.step}_{self.task}_{self.split}.json")
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+        fields = dataclasses.asdict(self) | {"deciles": [row._asdict() for row in self.deciles]}
+        write_atomically(path, (json.dumps(fields, indent=2) + "\n").encode())
+        return path
+
+
+def evaluate_run(
+    workdir: str | os.PathLike,
+    *,
+    step: int | None = None,
+    tokens_dir: str | None = None,
+    split: str = "validation",
+    max_batches: int | None = None,
+) -> Evaluation:
+    """Evaluates a checkpoint of a run, on one device.
+
+    Args:
+      workdir: folder of the run.
+      step: of the checkpoint; None: the newest.
+      tokens_dir: prepared tokens; None: the run's.
+      split: train or validation.
+      max_batches: at most so many batches; None: the whole split.
+
+    Raises:
+      InputError: no such run, checkpoint or tokens, damaged ones, or tokens of another vocabulary.
+    """
+    run = read_run(workdir, step)
+    config = dataclasses.replace(run.config, eval=dataclasses.replace(run.config.eval, max_batches=max_batches))
+    trained_on = TokenStore(config.data.tokens_dir, "train", verify=True)
+    store = TokenStore(tokens_dir or config.data.tokens_dir, split, verify=True)
+    ours, theirs = trained_on.manifest.vocabulary_sha256, store.manifest.vocabulary_sha256
+    require(
+        ours == theirs,
+        f"tokens_dir={tokens_dir}: its vocabulary is not the run's; prepare it with "
+        f"--vocabulary={Path(config.data.tokens_dir, VOCABULARY)} --vocab_size={trained_on.manifest.vocab_size}",
+    )
+    evaluator = Evaluator(config, store, sharding.make_mesh(MeshConfig(data=1)))
+    metrics, rows = evaluator.by_frequency(run.state, trained_on.token_counts())
+    metrics["eval/unigram_entropy"] = store.split.unigram_entropy
+    return Evaluation(run.step, store.manifest.source["task"], split, metrics, rows)

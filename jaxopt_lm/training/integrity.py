@@ -23,7 +23,7 @@ def sign(folder: Path) -> None:
 def seal(folder: Path) -> None:
     """Adds to the sidecar of a committed checkpoint what was not final when it was signed."""
     with contextlib.suppress(FileNotFoundError):  # the checkpoint has been deleted meanwhile, as older ones are
-        known = json.loads((folder / SIDECAR).read_text())
+        known = read_sidecar(folder)
         new = {name: sha256_of_file(folder / name) for name in _WRITTEN_ON_COMMIT if name not in known}
         if new:
             _write(folder, known | new)
@@ -35,8 +35,7 @@ def damage(folder: Path) -> str | None:
     if not sidecar.is_file():
         return f"{SIDECAR} is missing: the save was cut short, or the file was removed"
     try:
-        known = json.loads(sidecar.read_bytes())
-        entries = [(name, sha256, folder / name) for name, sha256 in known.items()]
+        entries = [(name, sha256, folder / name) for name, sha256 in read_sidecar(folder).items()]
     except (ValueError, AttributeError, TypeError, RecursionError):
         return f"{SIDECAR} is not readable"
     if not entries:
@@ -48,6 +47,11 @@ def damage(folder: Path) -> str | None:
         except (OSError, ValueError):
             return f"{name} is missing"
     return None
+
+
+def read_sidecar(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a checkpoint, by its name below the folder."""
+    return json.loads((folder / SIDECAR).read_bytes())
 
 
 def _files(folder: Path) -> list[str]:

@@ -160,6 +160,8 @@ class _Trainer:
         with Checkpoints(path / "checkpoints", config.checkpoint) as checkpoints:
             for line in checkpoints.moved:
                 self._say(f"warning: {line}")
+            if checkpoints.moved and checkpoints.latest_step is None:
+                self._say("warning: no sound checkpoint is left; starting from step 0")
             state = self._init_or_restore(checkpoints)
             first = int(state.step)
             require(

@@ -1,15 +1,27 @@
-"""From the addresses to tokens, once, through TFDS and seqio, in a process of its own."""
+"""From text to tokens, once, through TFDS and seqio, in processes of their own."""
 
+import dataclasses
 import hashlib
+import json
+import random
 import subprocess
 import sys
+import time
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.data.prepare import is_prepared, prepare
+from jaxopt_lm.data.tasks import train_vocabulary
 from jaxopt_lm.data.tokens import Manifest, TokenStore
 from jaxopt_lm.errors import InputError
+from tests.conftest import on_small_disk
+from tests.data.corpora import C4_SHARDS, paragraphs, write_fineweb
+
+FULL = pytest.mark.full
 
 
 def run_prepare(*arguments: str) -> subprocess.CompletedProcess:
@@ -20,7 +32,7 @@ def run_prepare(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sotu") / "tokens"
-    done = run_prepare("--task=sotu", "--vocab_size=512", f"--out={folder}")
+    done = run_prepare("--task=sotu", "--vocab_size=512", f"--tokens_dir={folder}")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -67,35 +79,243 @@ def test_tokens_are_the_text(prepared):
 def test_vocabulary_and_shards_are_deterministic(prepared, tmp_path):
     folder, _ = prepared
     again = tmp_path / "again"
-    assert run_prepare("--task=sotu", "--vocab_size=512", f"--out={again}").returncode == 0
+    assert run_prepare("--task=sotu", "--vocab_size=512", f"--tokens_dir={again}").returncode == 0
     assert Manifest.read(again).digest == Manifest.read(folder).digest
 
 
 def test_what_is_prepared_is_left_alone(prepared):
     folder, _ = prepared
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    assert prepare("sotu", folder, 512) == Manifest.read(folder)
+    config = TokensConfig(vocab_size=512, tokens_dir=str(folder))
+    assert prepare(config) == Manifest.read(folder)
     assert before == {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    with pytest.raises(InputError, match="holds task sotu with vocab_size=512, asked for sotu with vocab_size=600"):
-        is_prepared(folder, "sotu", 600)
+    with pytest.raises(InputError, match="holds tokens of vocab_size=512, asked for vocab_size=600"):
+        is_prepared(dataclasses.replace(config, vocab_size=600))
+    damaged = folder / "validation-00000.bin"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"validation-00000.bin: damaged"):
+        prepare(config)
+    damaged.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory):
+    """A SentencePiece model of 400 pieces, to which 100 extra ids are added."""
+    path = tmp_path_factory.mktemp("vocabulary") / "some.model"
+    path.write_bytes(train_vocabulary(paragraphs(0, 2000), 400))
+    return path
+
+
+@pytest.fixture(scope="module")
+def c4(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("c4")
+    subprocess.run([sys.executable, "-m", "tests.data.corpora", folder], check=True, capture_output=True, timeout=300)
+    return folder
+
+
+def decoded(folder: Path, split: str, vocabulary: Path) -> list[str]:
+    """The text of each document of a split; SentencePiece's normaliser has joined white space."""
+    import sentencepiece
+
+    spm = sentencepiece.SentencePieceProcessor(model_file=str(vocabulary))
+    store = TokenStore(folder, split, verify=True)
+    ids = store.read(0, len(store))
+    documents = np.split(ids, np.flatnonzero(ids == spm.eos_id()) + 1)
+    assert documents.pop().size == 0
+    return spm.decode([document[:-1].tolist() for document in documents])
+
+
+def joined(texts) -> list[str]:
+    return [" ".join(unicodedata.normalize("NFKC", text).split()) for text in texts]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """What a preparation leaves, but for its lock."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def c4_flags(c4, vocabulary):
+    sha256 = hashlib.sha256(vocabulary.read_bytes()).hexdigest()
+    flags = ["--task=c4", f"--files={c4}", f"--vocabulary={vocabulary}", f"--vocabulary_sha256={sha256}"]
+    return [*flags, "--extra_ids=100", "--vocab_size=500"]
+
+
+@pytest.fixture(scope="module")
+def c4_tokens(c4_flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("c4_tokens") / "tokens"
+    done = run_prepare(*c4_flags, f"--tokens_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_c4_in_its_published_layout(c4_tokens, vocabulary):
+    manifest = Manifest.read(c4_tokens)
+    assert [shard.file for shard in manifest.splits["train"].shards] == [f"train-{i:05d}.bin" for i in range(C4_SHARDS)]
+    texts = list(paragraphs(0, 1000 * C4_SHARDS + 80))
+    assert manifest.vocab_size == 500
+    assert (c4_tokens / "sentencepiece.model").read_bytes() == vocabulary.read_bytes()
+    for split, expected in (("train", texts[:-80]), ("validation", texts[-80:])):
+        assert sorted(joined(decoded(c4_tokens, split, vocabulary))) == sorted(joined(expected))
+        assert manifest.splits[split].num_documents == len(expected)
+        assert manifest.splits[split].num_bytes == sum(len(text.encode()) for text in expected)
+    assert not (c4_tokens / ".parts").exists()
+
+
+def test_fewer_shards_of_c4(c4_flags, c4_tokens, tmp_path):
+    done = run_prepare(*c4_flags, "--max_train_files=2", f"--tokens_dir={tmp_path / 'tokens'}")
+    assert done.returncode == 0, done.stderr
+    whole, few = files_of(c4_tokens), files_of(tmp_path / "tokens")
+    assert {name for name in few if name.startswith("train")} == {"train-00000.bin", "train-00001.bin"}
+    assert all(whole[name] == content for name, content in few.items() if name != "manifest.json")
+
+
+def test_killed_and_shared_preparations_give_the_same_bytes(c4_flags, c4_tokens, tmp_path, full, capsys):
+    """kill -9 ten times (three without --full), each after some shards; then three processes at once, one killed."""
+    folder, rng, kept = tmp_path / "killed", random.Random(0), []
+    command = [sys.executable, "-m", "jaxopt_lm.prepare", *c4_flags]
+    for kill in range(10 if full else 3):
+        goal = min(kill * C4_SHARDS // (10 if full else 3), C4_SHARDS - 2)
+        kept.append(kill_when(command, folder, goal, rng.random() * 0.3))
+    before = {path: path.stat().st_mtime_ns for path in (folder / ".parts").glob("*.json")}
+    assert 3 <= len(before) < 2 + 2 * C4_SHARDS
+    shards = {
+        path: path.stat().st_mtime_ns
+        for path in folder.glob("*.bin")
+        if (folder / ".parts" / f"{path.stem}.json") in before
+    }
+    subprocess.run([*command, f"--tokens_dir={folder}"], check=True, capture_output=True, timeout=300)
+    assert shards == {path: path.stat().st_mtime_ns for path in shards}  # what was finished was not done again
+    assert files_of(folder) == files_of(c4_tokens)
+
+    shared = tmp_path / "shared"
+    together = [*command, f"--tokens_dir={shared}"]
+    others = [subprocess.Popen(together, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    kill_when(command, shared, 1, 0.0)
+    for other in [*others, subprocess.Popen(together, stdout=subprocess.PIPE, stderr=subprocess.PIPE)]:
+        _, errors = other.communicate(timeout=300)
+        assert other.returncode == 0, errors
+    assert files_of(shared) == files_of(c4_tokens)
+    with capsys.disabled():
+        print(f"\nkills after {kept} finished shards of {2 * C4_SHARDS}")
+
+
+def kill_when(command: list[str], folder: Path, goal: int, delay: float) -> int:
+    """Runs until `goal` shards are finished, waits, kills; how many were finished then."""
+    with subprocess.Popen(
+        [*command, f"--tokens_dir={folder}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        while len(finished(folder)) < goal and process.poll() is None:
+            time.sleep(0.001)
+        if goal == 0:
+            delay *= 20  # while text and vocabulary are made ready
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+    return len(finished(folder))
+
+
+def finished(folder: Path) -> list[Path]:
+    return [path for path in (folder / ".parts").glob("*.json") if path.name != "plan.json"]
+
+
+def test_fineweb_and_its_validation_split(tmp_path, vocabulary):
+    """Held out by a hash of the text: splits are disjoint, equal documents are on one side, and all are there."""
+    import pyarrow.parquet as pq
+
+    corpus = write_fineweb(tmp_path / "fineweb", num_files=3, per_file=200)
+    again = pq.read_table(corpus / "000_00000.parquet")
+    pq.write_table(again, corpus / "003_00000.parquet")
+    flags = ["--task=fineweb", f"--files={corpus}/*.parquet", "--validation_fraction=0.1", f"--vocabulary={vocabulary}"]
+    done = run_prepare(*flags, "--vocab_size=400", f"--tokens_dir={tmp_path / 'tokens'}")
+    assert done.returncode == 0, done.stderr
+    split = {name: joined(decoded(tmp_path / "tokens", name, vocabulary)) for name in ("train", "validation")}
+    rows = [row["text"] for path in sorted(corpus.iterdir()) for row in pq.read_table(path).to_pylist()]
+    assert sorted(split["train"] + split["validation"]) == sorted(joined(rows))
+    assert not set(split["train"]) & set(split["validation"])
+    assert 0.05 < len(split["validation"]) / len(rows) < 0.17
+
+
+def test_text_of_ones_own_with_a_vocabulary_trained_on_it(tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    texts = list(paragraphs(0, 600))
+    (corpus / "a.txt").write_text("\n\n".join(texts[:300]))
+    (corpus / "b.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[300:]))
+    flags = ["--task=text", f"--files={corpus}", "--vocab_size=600", "--validation_fraction=0.05"]
+    for name in ("one", "two"):
+        done = run_prepare(*flags, f"--tokens_dir={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+    model = tmp_path / "one" / "sentencepiece.model"
+    found = [text for split in ("train", "validation") for text in decoded(tmp_path / "one", split, model)]
+    assert sorted(joined(found)) == sorted(joined(texts))
+
+
+def test_a_changed_corpus_is_refused(tmp_path, vocabulary):
+    """Between a kill and the next start."""
+    corpus, tokens = tmp_path / "a.txt", tmp_path / "tokens"
+    corpus.write_text("\n\n".join(paragraphs(0, 50)))
+    config = TokensConfig(task="text", files=str(corpus), tokens_dir=str(tokens))
+    (tokens / ".parts").mkdir(parents=True)
+    (tokens / ".parts" / "plan.json").write_text("[]")
+    done = run_prepare(
+        "--task=text", f"--files={corpus}", f"--vocabulary={vocabulary}", "--vocab_size=400", f"--tokens_dir={tokens}"
+    )
+    assert done.returncode == 2
+    assert "its preparation was begun with other text, vocabulary or settings; delete it" in done.stderr
+    assert not is_prepared(config)
+
+
+@pytest.mark.parametrize("kib", [pytest.param(1, marks=FULL), 10, pytest.param(100, marks=FULL)])
+def test_a_full_disk_is_one_line_and_costs_what_is_not_finished(c4_flags, c4_tokens, tmp_path, kib):
+    """In the vocabulary, in the first shard, in the marks of a finished one."""
+    command = [sys.executable, "-m", "jaxopt_lm.prepare", *c4_flags, f"--tokens_dir={tmp_path / 'tokens'}"]
+    done = subprocess.run(on_small_disk(command, kib), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "cannot be written: File too large; make room there and run the same command again" in done.stderr
+    assert not list((tmp_path / "tokens").rglob("*.tmp"))
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert files_of(tmp_path / "tokens") == files_of(c4_tokens)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task=c5", "--out={out}"], "error: task 'c5': must be one of sotu"),
-        (["--task=sotu", "--vocab_size=12", "--out={out}"], "error: vocab_size=12: must be at least 300"),
-        (["--task=sotu", "--out={file}/x"], "Not a directory"),
-        (["--task=sotu", "--out={file}"], "is a file, must be a folder"),
-        (["--task=sotu"], "--out"),
-        (["--task=sotu", "--out="], "is the working directory; give a folder for the tokens alone"),
-        (["--task=sotu", "--out={out}", "--vocab_size=many"], "many"),
+        (["--task=c5", "--tokens_dir={out}"], "c5"),
+        (["--vocab_size=12", "--tokens_dir={out}"], "error: vocab_size=12: must be at least 300"),
+        (["--tokens_dir={file}/x"], "Not a directory"),
+        (["--tokens_dir={file}"], "is a file, must be a folder"),
+        (["--tokens_dir="], "data.tokens_dir='': must be a path"),
+        (["--tokens_dir=."], "is the working directory; give a folder for the tokens alone"),
+        (["--tokens_dir={out}", "--vocab_size=many"], "many"),
+        (["--task=c4", "--files={out}", "--tokens_dir={out}"], "holds no c4/en/3.0.1/dataset_info.json"),
+        (["--task=text", "--files={out}", "--tokens_dir={out}"], "no file there ends in .txt, .jsonl, .parquet"),
+        (["--task=fineweb", "--files={file}", "--tokens_dir={out}"], "must end in .parquet"),
+        (["--vocabulary={file}", "--tokens_dir={out}"], "not a SentencePiece model; give another file"),
+        (["--vocabulary={out}/none", "--tokens_dir={out}"], "none: no such file; give a SentencePiece model"),
+        (["--vocabulary={file}", f"--vocabulary_sha256={'0' * 64}", "--tokens_dir={out}"], "its SHA-256 is e3b"),
+        (["--vocabulary={vocabulary}", "--vocab_size=401", "--tokens_dir={out}"], "set data.vocab_size=400"),
+        (["--task=text", "--files={bad}", "--vocab_size=300", "--tokens_dir={out}"], "the line at byte 14 is"),
+        (["--task=text", "--files={bad}", "--vocabulary={vocabulary}", "--vocab_size=400", "--tokens_dir={out}"],
+         "the line at byte 14 is"),
+        (["--task=text", "--files={one}", "--vocabulary={vocabulary}", "--vocab_size=400", "--tokens_dir={out}"],
+         "validation: the split has no tokens"),
     ],
-)
-def test_bad_input_is_one_line(tmp_path, arguments, message):
-    (tmp_path / "file").write_text("")
-    filled = [argument.format(out=tmp_path / "out", file=tmp_path / "file") for argument in arguments]
-    done = run_prepare(*filled)
+)  # fmt: skip
+def test_bad_input_is_one_line(tmp_path, arguments, message, vocabulary):
+    names = {
+        "out": tmp_path / "out",
+        "file": tmp_path / "file",
+        "bad": tmp_path / "bad.jsonl",
+        "one": tmp_path / "one.txt",
+    }
+    names["file"].write_text("")
+    names["bad"].write_text('{"text": "a"}\n{"text": 3}\n')
+    names["one"].write_text("a single paragraph\n")
+    done = run_prepare(*(argument.format(vocabulary=vocabulary, **names) for argument in arguments))
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr

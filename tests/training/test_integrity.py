@@ -1,0 +1,137 @@
+"""Damaged checkpoints are found, moved aside, and the one before is used; a full disk costs nothing that was saved."""
+
+import dataclasses
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jaxopt_lm.config import CheckpointConfig
+from jaxopt_lm.errors import InputError
+from jaxopt_lm.training import integrity
+from jaxopt_lm.training.saved import read_run
+from tests.conftest import command_line, on_small_disk, timeless
+from tests.corrupt import KINDS, corrupt, corruptible, main
+from tests.training.test_loop import checkpoints, quiet_train
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+@pytest.fixture
+def short(tiny):
+    return dataclasses.replace(tiny, num_train_steps=12, checkpoint=CheckpointConfig(every_steps=4, keep_last=3))
+
+
+def test_every_file_of_a_checkpoint_is_covered(short):
+    quiet_train(short)
+    for step in checkpoints(short):
+        folder = Path(short.workdir, "checkpoints", str(step))
+        assert integrity.damage(folder) is None
+        known = set(integrity.read_sidecar(folder))
+        assert known == {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {
+            integrity.SIDECAR
+        }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_newest_checkpoint_is_moved_aside_and_the_one_before_is_used(short, kind):
+    quiet_train(short)
+    whole, newest = timeless(short.workdir), Path(short.workdir, "checkpoints", "12")
+    corrupt(random.Random(3).choice(corruptible(newest)), kind, random.Random(4))
+    with pytest.raises(InputError, match=r"checkpoints/12: .*; give --step=8"):
+        read_run(short.workdir)
+    assert read_run(short.workdir, 8).step == 8
+    _, output = quiet_train(short)
+    moved = Path(short.workdir, "damaged", "12.1")
+    assert f"warning: checkpoint 12 of {short.workdir}: " in output
+    assert f"moved to {moved}" in output
+    assert f"resuming {short.workdir} from step 8" in output
+    assert moved.is_dir()
+    assert timeless(short.workdir) == whole
+    assert checkpoints(short) == [4, 8, 12]
+
+
+def test_without_a_sound_checkpoint_training_begins_anew(short):
+    quiet_train(short)
+    whole = timeless(short.workdir)
+    for step in checkpoints(short):
+        (Path(short.workdir, "checkpoints", str(step)) / integrity.SIDECAR).unlink()
+    with pytest.raises(InputError, match="no older one is whole"):
+        read_run(short.workdir)
+    _, output = quiet_train(short)
+    assert output.count("warning: checkpoint ") == 3
+    assert "checksums.json is missing: the save was cut short" in output
+    assert "no sound checkpoint is left; starting from step 0" in output
+    assert timeless(short.workdir) == whole
+
+
+def test_a_second_damage_of_the_same_step_is_kept_beside_the_first(short):
+    quiet_train(short)
+    for number in (1, 2):
+        shutil.rmtree(Path(short.workdir, "checkpoints", "12", "state"))
+        quiet_train(short)
+        assert Path(short.workdir, "damaged", f"12.{number}").is_dir()
+
+
+def test_reading_a_run_that_is_not_there(short, tmp_path):
+    with pytest.raises(InputError, match=r"config.json: no such file"):
+        read_run(tmp_path)
+    quiet_train(short)
+    with pytest.raises(InputError, match=r"step=5: .* has 4, 8, 12; give one of these"):
+        read_run(short.workdir, 5)
+    shutil.rmtree(Path(short.workdir, "checkpoints"))
+    with pytest.raises(InputError, match="holds no checkpoint; train it first"):
+        read_run(short.workdir)
+
+
+def test_random_corruptions_are_all_reported(tmp_path, full, capsys):
+    """A fixed slice of what `python -m tests.corrupt` prints, a hundred with --full."""
+    count = 100 if full else 12
+    assert main(["--count", str(count), "--folder", str(tmp_path)]) == 0
+    assert f"{count} of {count} reported" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kib", [3, 30])
+def test_a_full_disk_while_saving(short, tmp_path, kib):
+    """One line, exit code 2; the last good checkpoint stays and the run goes on from it."""
+    straight = dataclasses.replace(short, workdir=str(tmp_path / "straight"))
+    quiet_train(straight)
+    wide = dataclasses.replace(short.model, embed_dim=64, mlp_dim=256)
+    short, straight = (
+        dataclasses.replace(config, model=wide, logging=dataclasses.replace(config.logging, every_steps=4))
+        for config in (short, dataclasses.replace(straight, workdir=str(tmp_path / "wide")))
+    )
+    quiet_train(straight)
+    quiet_train(short)
+    for step in (8, 12):
+        shutil.rmtree(Path(short.workdir, "checkpoints", str(step)))
+    command = command_line("train", short, tmp_path)
+    done = subprocess.run(on_small_disk(command, kib), capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "cannot be written: File too large; " in done.stderr
+    assert "make room there and run the same command again" in done.stderr
+    assert integrity.damage(Path(short.workdir, "checkpoints", "4")) is None
+    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "from step 4" in again.stdout
+    assert timeless(short.workdir) == timeless(straight.workdir)
+
+
+def test_nothing_is_unpickled():
+    """No module of ours names a way to load pickled objects."""
+    package = Path(integrity.__file__).parents[1]
+    for path in package.rglob("*.py"):
+        source = path.read_text()
+        for word in (
+            "import pickle",
+            "allow_pickle",
+            "torch.load",
+            "joblib",
+            "cloudpickle",
+            "np.load",
+            "marshal",
+            "shelve",
+        ):
+            assert word not in source, path
