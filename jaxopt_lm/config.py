@@ -148,6 +148,9 @@ class TrainConfig:
             f"num_microbatches={self.num_microbatches}: must divide global_batch_size={self.global_batch_size}",
         )
         self.check_batch_divides(max(self.mesh.data, 1))
+        for name, size in (("global_batch_size", self.global_batch_size), ("eval.batch_size", self.eval.batch_size)):
+            tokens = size * self.length
+            require(tokens < 2**31, f"{name} * length={tokens}: must be less than 2^31 tokens; make either smaller")
         require(
             self.data.vocab_size <= self.model.vocab_size,
             f"model.vocab_size={self.model.vocab_size}: must be at least data.vocab_size={self.data.vocab_size}",
@@ -179,6 +182,7 @@ def _check_types(config: Any, path: str) -> None:
             continue
         value, where = getattr(config, name), join_path(path, name)
         require(has_type(value, hint), f"{where}={value!r}: must be {type_name(hint)}")
+        require(not isinstance(value, int) or abs(value) <= 2**32, f"{where}={value}: must be at most 2^32")
         if dataclasses.is_dataclass(value):
             _check_types(value, where)
 

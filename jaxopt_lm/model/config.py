@@ -55,14 +55,16 @@ class ModelConfig:
 
     def __post_init__(self):
         for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "num_kv_heads", "mlp_dim"):
-            require(getattr(self, name) >= 1, f"model.{name}={getattr(self, name)}: must be at least 1")
+            most = 10_000 if name == "num_layers" else 2**24
+            value = getattr(self, name)
+            require(1 <= value <= most, f"model.{name}={value}: must be at least 1 and at most {most}")
         require(
             self.head_dim is not None or self.embed_dim % self.num_heads == 0,
             f"model.num_heads={self.num_heads}: must divide model.embed_dim={self.embed_dim}, or give model.head_dim",
         )
         require(
-            self.head_width >= 2 and self.head_width % 2 == 0,
-            f"model.head_dim={self.head_width}: must be even and positive, for the rotary halves",
+            2 <= self.head_width <= 2**24 and self.head_width % 2 == 0,
+            f"model.head_dim={self.head_width}: must be even and positive, at most 2^24, for the rotary halves",
         )
         require(
             self.num_heads % self.num_kv_heads == 0,

@@ -1,6 +1,7 @@
 """Metrics in Weights & Biases, where it is installed and asked for."""
 
 import importlib
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,17 @@ class WandbLog:
         name = folder / "wandb_id"
         if not name.exists():
             write_atomically(name, secrets.token_hex(8).encode())
-        settings = wandb.Settings(console="off", silent=True)
+        offline = os.environ.get("WANDB_MODE") == "offline"  # where it knows of no run to resume
         try:
             self._run = wandb.init(
-                project=project, id=name.read_text(), name=folder.name, dir=folder, config=config, resume="allow",
-                settings=settings,
-            )  # fmt: skip
+                project=project,
+                id=name.read_text(),
+                name=folder.name,
+                dir=folder,
+                config=config,
+                resume=None if offline else "allow",
+                settings=wandb.Settings(console="off", silent=True),
+            )
         except (wandb.Error, OSError) as error:
             raise InputError(
                 f"logging.wandb_project={project}: wandb cannot start: {error}; wandb login, or WANDB_MODE=offline"
