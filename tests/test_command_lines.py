@@ -20,7 +20,7 @@ def run(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("module", ["train", "prepare", "report", "export"])
+@pytest.mark.parametrize("module", ["train", "prepare", "evaluate", "export", "report"])
 def test_help_loads_no_tensorflow_and_starts_no_backend(module):
     code = f"""
 import sys, runpy
@@ -126,9 +126,12 @@ def test_a_workdir_that_is_a_file(tiny, tmp_path):
 
 def test_tokens_that_cannot_be_prepared(tiny, tmp_path):
     """The child's line is the only one."""
-    nowhere = dataclasses.replace(tiny.data, task="c4", files="nowhere", tokens_dir=str(tmp_path / "none"))
+    nowhere = dataclasses.replace(
+        tiny.data, task="c4", files="nowhere", vocab_size=400, tokens_dir=str(tmp_path / "no")
+    )
+    config = dataclasses.replace(tiny, data=nowhere, model=dataclasses.replace(tiny.model, vocab_size=400))
     parts = ("data.files=nowhere: holds no c4/en/3.0.1/dataset_info.json", "give TFDS's data_dir")
-    assert_one_line(train(dataclasses.replace(tiny, data=nowhere), tmp_path), *parts)
+    assert_one_line(train(config, tmp_path), *parts)
 
 
 def test_report_draws_the_loss(tiny, tmp_path):

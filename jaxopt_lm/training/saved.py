@@ -1,6 +1,7 @@
 """Reading what a run has saved, without changing it; the run may be going on."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import jax
@@ -28,7 +29,7 @@ class SavedRun:
     state: TrainState
 
 
-def read_run(workdir: str | Path, step: int | None = None) -> SavedRun:
+def read_run(workdir: str | os.PathLike, step: int | None = None) -> SavedRun:
     """Reads a checkpoint of a run.
 
     Args:
