@@ -9,6 +9,7 @@ by SIGINT or SIGTERM, state saved.
 
 import logging
 import sys
+import warnings
 
 from jaxopt_lm.config_io import from_command_line
 from jaxopt_lm.errors import report_input_errors
@@ -16,6 +17,7 @@ from jaxopt_lm.errors import report_input_errors
 
 def quiet_orbax() -> None:
     """Keeps what Orbax's threads print of a failed save off the terminal; the failure itself is raised and reported."""
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     usual = sys.unraisablehook

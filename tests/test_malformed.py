@@ -13,6 +13,7 @@ import runpy
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,10 @@ def main(module: str, *arguments: str) -> tuple[int, str]:
             mock.patch.object(sys, "unraisablehook"),
             contextlib.redirect_stderr(errors),
             contextlib.redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(),
             pytest.raises(SystemExit) as stop,
         ):
+            warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)  # a test imported it before
             runpy.run_module(f"jaxopt_lm.{module}", run_name="__main__", alter_sys=False)
     finally:
         signal.alarm(0)
