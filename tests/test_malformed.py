@@ -13,7 +13,6 @@ import runpy
 import shutil
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,10 @@ from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.config_io import to_dict
 from tests.conftest import GOLDEN
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [
+    pytest.mark.usefixtures("standard_promotion"),
+    pytest.mark.filterwarnings("ignore:.* found in sys.modules:RuntimeWarning"),  # another test imported it
+]
 
 SECONDS = 60
 
@@ -44,10 +46,8 @@ def main(module: str, *arguments: str) -> tuple[int, str]:
             mock.patch.object(sys, "unraisablehook"),
             contextlib.redirect_stderr(errors),
             contextlib.redirect_stdout(io.StringIO()),
-            warnings.catch_warnings(),
             pytest.raises(SystemExit) as stop,
         ):
-            warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)  # a test imported it before
             runpy.run_module(f"jaxopt_lm.{module}", run_name="__main__", alter_sys=False)
     finally:
         signal.alarm(0)
