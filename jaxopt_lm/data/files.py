@@ -49,7 +49,7 @@ class Corpus:
     def __init__(self, address: str, suffixes: tuple[str, ...] = SUFFIXES, max_files: int | None = None):
         import fsspec
 
-        self._suffixes = suffixes
+        self._address, self._suffixes = address, suffixes
         try:
             self._fs, path = fsspec.core.url_to_fs(address)
             self.paths = self._find(path)[:max_files]
@@ -70,7 +70,11 @@ class Corpus:
         return posixpath.splitext(stem)[1] if suffix in _COMPRESSIONS else suffix
 
     def pieces(self) -> list[Piece]:
-        """The corpus in pieces of about `PIECE_BYTES`; parquet and compressed files stay whole."""
+        """The corpus in pieces of about `PIECE_BYTES`; parquet and compressed files stay whole.
+
+        Raises:
+          InputError: every file is empty.
+        """
         pieces: list[Piece] = []
         for path in self.paths:
             with self._fs.open(path, "rb") as file:
@@ -79,6 +83,7 @@ class Corpus:
                 if pieces and pieces[-1].size + part.size <= PIECE_BYTES:
                     part = Piece(pieces[-1].ranges + part.ranges, pieces.pop().size + part.size)
                 pieces.append(part)
+        require(any(piece.size for piece in pieces), f"data.files={self._address}: its files hold no text; give others")
         return pieces
 
     @staticmethod

@@ -137,7 +137,7 @@ class Manifest:
         """
         path = folder / MANIFEST
         require(
-            path.is_file(), f"{path}: no such file; make the tokens with python -m jaxopt_lm.prepare --out={folder}"
+            path.is_file(), f"{path}: no such file; make the tokens with python -m jaxopt_lm.prepare --tokens_dir={folder}"
         )
         try:
             fields = json.loads(path.read_text())

@@ -135,3 +135,10 @@ def test_places_without_text(tmp_path):
         with pytest.raises(InputError) as error:
             Corpus(str(address))
         assert message in str(error.value)
+
+
+def test_empty_files(tmp_path):
+    for name in ("a.txt", "b.jsonl"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"data\.files=.*: its files hold no text; give others"):
+        texts(tmp_path)
