@@ -9,7 +9,7 @@ import typing
 from typing import Any, Literal
 
 from jaxopt_lm.data.config import TokensConfig
-from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.errors import InputError, check_path, require
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers import AdamWConfig, OptimizerConfig, ScheduleConfig
 from jaxopt_lm.optimizers.config import FLOAT32_MAX
@@ -139,7 +139,8 @@ class TrainConfig:
         _at_least("", self, 0, "seed")
         require(self.seed < 2**32, f"seed={self.seed}: must be less than 2^32")
         require(self.num_train_steps < 2**31, f"num_train_steps={self.num_train_steps}: must be less than 2^31")
-        require(bool(self.workdir), "workdir='': must be a path")
+        check_path("workdir", self.workdir)
+        check_path("init_from", self.init_from)
         require(0 <= self.z_loss <= FLOAT32_MAX, f"z_loss={self.z_loss}: must be finite and in [0, inf)")
         norm = self.max_grad_norm
         require(norm is None or 0 < norm <= FLOAT32_MAX, f"max_grad_norm={norm}: must be finite and in (0, inf)")

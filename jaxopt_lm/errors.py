@@ -5,9 +5,12 @@ A library function raises `InputError` for bad input: a value, its bound, and th
 """
 
 import contextlib
+import errno
 import functools
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 
 
@@ -21,16 +24,26 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+def check_path(name: str, value: str | None) -> None:
+    """Raises `InputError` where a field cannot be a path: it is empty, or no file system can hold it."""
+    possible = value is None or (bool(value) and "\0" not in value and value == value.encode(errors="ignore").decode())
+    require(possible, f"{name}={value!r}: must be a path")
+
+
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
     """Within it, an operating-system error (a full disk, a quota, no permission) is an `InputError` about `path`."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"{path}: cannot be written: {reason}; make room there and run the same command again"
-        ) from None
+        reason, mend = error.strerror or str(error), mend_of(error.errno)
+        raise InputError(f"{path}: cannot be written: {reason}; {mend}") from None
+
+
+def mend_of(number: int | None) -> str:
+    """What to do where writing failed with this error number."""
+    full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{'make room' if full else 'change that'} there and run the same command again"
 
 
 def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | None]:
@@ -55,3 +68,15 @@ def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | No
         return 2
 
     return wrapped
+
+
+def quiet_orbax() -> None:
+    """Keeps what Orbax's threads print of a failure off the terminal; the failure itself is raised and reported.
+
+    For command lines: it changes the process.
+    """
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    usual = sys.unraisablehook
+    sys.unraisablehook = lambda what: None if "Event loop is closed" in str(what.exc_value) else usual(what)

@@ -11,9 +11,13 @@ query-key norm over all heads is such a part.
 import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxopt_lm.config_io import parse_command_line
-from jaxopt_lm.errors import InputError, report_input_errors, require
+from jaxopt_lm.errors import InputError, quiet_orbax, report_input_errors, require
+
+if TYPE_CHECKING:
+    from jaxopt_lm.training.saved import SavedRun
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ def export(config: ExportConfig) -> str:
 
     class_of(read_config(config.workdir).model)  # refused before gigabytes are read
     run = read_run(config.workdir, config.step)
-    tokenizer = _tokenizer(Path(run.config.data.tokens_dir))
+    tokenizer = _tokenizer(run)
     name = huggingface.write(
         config.out,
         run.config.model,
@@ -55,14 +59,17 @@ def export(config: ExportConfig) -> str:
     return f"{name}, {num_params(run.config.model):,} parameters, step {run.step}: {config.out}"
 
 
-def _tokenizer(folder: Path) -> Path | None:
-    """The vocabulary in a folder of tokens, if that is still there."""
+def _tokenizer(run: "SavedRun") -> Path | None:
+    """The vocabulary of a run's tokens, if those are still there."""
     from jaxopt_lm.data.tokens import VOCABULARY, Manifest, sha256_of_file
 
+    folder = Path(run.config.data.tokens_dir)
     path = folder / VOCABULARY
     if not path.is_file():
         return None
-    whole = sha256_of_file(path) == Manifest.read(folder).vocabulary_sha256
+    manifest = Manifest.read(folder)
+    run.check_tokens(manifest)
+    whole = sha256_of_file(path) == manifest.vocabulary_sha256
     require(whole, f"{path}: is damaged, its SHA-256 is not the manifest's; prepare the tokens again")
     return path
 
@@ -80,7 +87,9 @@ def _eos_token_id(tokenizer: Path) -> int | None:
 @report_input_errors
 def main() -> None:
     """The command line."""
-    print(export(parse_command_line(ExportConfig, __doc__ or "")))
+    config = parse_command_line(ExportConfig, __doc__ or "")
+    quiet_orbax()
+    print(export(config))
 
 
 if __name__ == "__main__":

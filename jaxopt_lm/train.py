@@ -7,21 +7,21 @@ The same command again goes on where the run stopped. Exit code 0: done; 1: dive
 by SIGINT or SIGTERM, state saved.
 """
 
-import logging
+import os
+import signal
 import sys
-import warnings
+from typing import Any
 
 from jaxopt_lm.config_io import from_command_line
-from jaxopt_lm.errors import report_input_errors
+from jaxopt_lm.errors import quiet_orbax, report_input_errors
 
 
-def quiet_orbax() -> None:
-    """Keeps what Orbax's threads print of a failed save off the terminal; the failure itself is raised and reported."""
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    usual = sys.unraisablehook
-    sys.unraisablehook = lambda what: None if "Event loop is closed" in str(what.exc_value) else usual(what)
+def leave(number: int, frame: Any) -> None:
+    """Ends the process at once, as the second Ctrl-C does: in the midst of compiling an exception would crash it."""
+    del frame
+    if sys.stdout.isatty():
+        os.write(1, b"\x1b[?25h\n")  # the cursor, which the display hides
+    os._exit(128 + number)
 
 
 @report_input_errors
@@ -29,6 +29,7 @@ def main() -> int:
     """The command line."""
     config = from_command_line(__doc__ or "")
     quiet_orbax()
+    signal.signal(signal.SIGINT, leave)
     from jaxopt_lm.training.loop import train  # after --help, which needs neither flax nor orbax
 
     return train(config).exit_code

@@ -97,8 +97,11 @@ def test_tokens_that_are_gone_or_damaged(qwen3, tmp_path):
     manifest = Manifest.read(path.parent)
     path.write_bytes(b"none")
     dataclasses.replace(manifest, vocabulary_sha256=sha256_of_file(path)).write(path.parent)
-    with pytest.raises(InputError, match="not a SentencePiece model"):
+    with pytest.raises(InputError, match="not the tokens that the run was trained on; put them back"):
         exported(config, tmp_path / "out")
+    again = trained(dataclasses.replace(config, workdir=str(tmp_path / "again")))
+    with pytest.raises(InputError, match="not a SentencePiece model"):
+        exported(again, tmp_path / "out")
     path.unlink()
     exported(config, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]

@@ -5,7 +5,7 @@ import re
 import typing
 from typing import Any, Literal
 
-from jaxopt_lm.errors import require
+from jaxopt_lm.errors import check_path, require
 
 CC_ALL_32000_SHA256 = "d60acb128cf7b7f2536e8f38a5b18a05535c9e14c7a355904270e15b0945ea86"
 """Of T5's SentencePiece model, gs://t5-data/vocabs/cc_all.32000: 791,656 bytes, 32,000 pieces."""
@@ -53,7 +53,9 @@ class TokensConfig:
             0 < self.validation_fraction < 1,
             f"data.validation_fraction={self.validation_fraction}: must be between 0 and 1, both excluded",
         )
-        require(bool(self.tokens_dir.strip("\0")), f"data.tokens_dir={self.tokens_dir!r}: must be a path")
+        for name in ("tokens_dir", "files", "vocabulary"):
+            check_path(f"data.{name}", getattr(self, name))
+            require(getattr(self, name) != "None", f"data.{name}='None': give './None' for a file of that name")
         wants = self.task != "sotu"
         require(
             bool(self.files) == wants,

@@ -5,9 +5,12 @@ the ends of lines, single parquet files. Reading one holds a document or, of a p
 """
 
 import codecs
+import contextlib
 import io
 import json
+import lzma
 import posixpath
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +20,7 @@ PIECE_BYTES = 2**28
 PARAGRAPH_BYTES = 2**16
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
+_CHANGED = ("size", "mtime", "ETag", "etag", "LastModified", "last_modified", "last_commit", "md5Hash")
 
 
 class Range(NamedTuple):
@@ -77,7 +81,7 @@ class Corpus:
         """
         pieces: list[Piece] = []
         for path in self.paths:
-            with self._fs.open(path, "rb") as file:
+            with _reading(path), self._fs.open(path, "rb") as file:
                 size = _parquet(file, path)[1] if path.endswith(".parquet") else file.seek(0, io.SEEK_END)
             for part in self._parts(path, size):
                 if pieces and pieces[-1].size + part.size <= PIECE_BYTES:
@@ -105,11 +109,26 @@ class Corpus:
         readers = {".txt": _paragraphs, ".jsonl": _json_lines, ".parquet": _parquet_rows}
         for part in piece.ranges:
             compression = None if part.path.endswith(SUFFIXES) else "infer"
-            try:
-                with self._fs.open(part.path, "rb", compression=compression) as file:
-                    yield from filter(str.strip, readers[self._kind(part.path)](file, part))
-            except (UnicodeError, EOFError, OSError) as error:
-                raise InputError(f"{part.path}: cannot be read: {error}; mend or remove the file") from None
+            with _reading(part.path), self._fs.open(part.path, "rb", compression=compression) as file:
+                yield from filter(str.strip, readers[self._kind(part.path)](file, part))
+
+    def fingerprint(self) -> list[list[Any]]:
+        """The name and size of every file, and when it was changed, in whatever form the file system says it."""
+        found = []
+        for path in self.paths:
+            with _reading(path):
+                info = self._fs.info(path)
+            found.append([path, *(str(info[name]) for name in _CHANGED if info.get(name) is not None)])
+        return found
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Within it, what a damaged or missing file raises is an `InputError` about `path`."""
+    try:
+        yield
+    except (UnicodeError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise InputError(f"{path}: cannot be read: {error}; mend or remove the file") from None
 
 
 def _lines(raw: Any, part: Range, most: int = -1) -> Iterator[tuple[int, bytes]]:
@@ -136,12 +155,12 @@ def _first_line(file: io.BufferedReader, start: int) -> int:
 
 def _paragraphs(file: Any, part: Range) -> Iterator[str]:
     """Runs of lines without a blank one, cut where they grow beyond `PARAGRAPH_BYTES`."""
-    decoder, held = codecs.getincrementaldecoder("utf-8")(), ""
+    decoder, held, size, begins = codecs.getincrementaldecoder("utf-8")(), "", 0, True
     for _, line in _lines(file, part, PARAGRAPH_BYTES):
-        if not line.strip() or len(held) + len(line) > PARAGRAPH_BYTES:
+        if (begins and not line.strip()) or size + len(line) > PARAGRAPH_BYTES:
             yield held
-            held = ""
-        held += decoder.decode(line)
+            held, size = "", 0
+        held, size, begins = held + decoder.decode(line), size + len(line), line.endswith(b"\n")
     decoder.decode(b"", final=True)
     yield held
 

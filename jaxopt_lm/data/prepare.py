@@ -8,12 +8,14 @@ writes the manifest. A rerun therefore does only what is missing, and the result
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import shutil
 import time
+import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -96,6 +98,7 @@ def prepare(config: TokensConfig, progress: Progress = lambda report: None) -> M
     folder = Path(config.tokens_dir)
     if not is_prepared(config):
         _write(config, folder, progress)
+    shutil.rmtree(folder / _PARTS, ignore_errors=True)
     for split in SPLITS:
         TokenStore(folder, split, verify=True)
     return Manifest.read(folder)
@@ -111,13 +114,15 @@ def _write(config: TokensConfig, folder: Path, progress: Progress) -> None:
     with _claim(folder / ".lock"):  # text and vocabulary are made once; others wait
         if is_prepared(config):
             return
-        task = tasks.make_task(config)
-        jobs = _plan(config, folder, task)
-    _work(jobs, task, config, progress)
+        given, source = tasks.given_vocabulary(config), tasks.make_source(config)
+        _agree(config, folder, source, given)
+        _make_vocabulary(config, folder, source, given)
+    sizes = {split: tasks.shard_sizes(source, split) for split in SPLITS}
+    jobs = [_Job(folder, split, i, size) for split in SPLITS for i, size in enumerate(sizes[split])]
+    _work(jobs, tasks.make_task(config, source), config, progress)
     with _claim(folder / ".lock"):
         if not is_prepared(config):
             _manifest(config, folder, jobs).write(folder)
-        shutil.rmtree(folder / _PARTS, ignore_errors=True)
 
 
 class _Job:
@@ -133,26 +138,51 @@ class _Job:
         return self._record.exists()
 
     def finish(self, part: Part) -> None:
-        write_atomically(self._record, json.dumps(part._replace(shard=dataclasses.asdict(part.shard))).encode())
+        _write_record(self._record, part._replace(shard=dataclasses.asdict(part.shard)))
 
-    def part(self) -> Part:
-        shard, *counted = json.loads(self._record.read_text())
-        return Part(Shard(**shard), *counted)
+    def part(self) -> Part | None:
+        """What was counted; None where the shard is not done."""
+        record = _read_record(self._record)
+        return record and Part(Shard(**record[0]), *record[1:])
 
 
-def _plan(config: TokensConfig, folder: Path, task: "seqio.Task") -> list[_Job]:
-    """The jobs, the same in every process and every rerun: refused where text or vocabulary have changed since."""
-    shards = {split: tasks.shard_sizes(task.source, split) for split in SPLITS}
-    vocabulary = sha256_of_file(folder / VOCABULARY)
-    plan = json.dumps([config.identity(), vocabulary, shards], sort_keys=True).encode()
-    path = folder / _PARTS / "plan.json"
-    if not path.exists():
-        write_atomically(path, plan)
+def _write_record(path: Path, value: Any) -> None:
+    """A JSON value and, on a line before it, its checksum."""
+    content = json.dumps(value, sort_keys=True).encode()
+    write_atomically(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def _read_record(path: Path) -> Any:
+    """The value that `_write_record` wrote; None where there is none, or a damaged one."""
+    sha256, _, content = path.read_bytes().partition(b"\n") if path.is_file() else (b"", b"", b"")
+    return json.loads(content) if hashlib.sha256(content).hexdigest().encode() == sha256 else None
+
+
+def _agree(config: TokensConfig, folder: Path, source: "seqio.DataSource", given: bytes | None) -> None:
+    """Refuses, before anything is written, what a preparation begun earlier does not go with."""
+    path, vocabulary = folder / _PARTS / "plan.json", folder / VOCABULARY
+    plan = [config.identity(), given and hashlib.sha256(given).hexdigest(), tasks.fingerprint(source)]
+    if path.exists():
+        require(
+            _read_record(path) == plan,
+            f"{folder}: its preparation was begun with other text, vocabulary or settings; delete it and begin anew",
+        )
+        return
     require(
-        path.read_bytes() == plan,
-        f"{folder}: its preparation was begun with other text, vocabulary or settings; delete it and begin anew",
+        not vocabulary.exists() or vocabulary.read_bytes() == given,
+        f"{vocabulary}: is there, and not by a preparation that can go on; move it, or give another data.tokens_dir",
     )
-    return [_Job(folder, split, i, size) for split in SPLITS for i, (_, size) in enumerate(shards[split])]
+    _write_record(path, plan)
+
+
+def _make_vocabulary(config: TokensConfig, folder: Path, source: "seqio.DataSource", given: bytes | None) -> None:
+    path, record = folder / VOCABULARY, folder / _PARTS / "vocabulary.json"
+    if path.is_file() and sha256_of_file(path) == _read_record(record):
+        return
+    if given is None:
+        given = tasks.train_vocabulary(tasks.vocabulary_texts(source), config.vocab_size - config.extra_ids)
+    write_atomically(path, given)
+    _write_record(record, hashlib.sha256(given).hexdigest())
 
 
 def _work(jobs: list[_Job], task: "seqio.Task", config: TokensConfig, progress: Progress) -> None:
@@ -161,15 +191,15 @@ def _work(jobs: list[_Job], task: "seqio.Task", config: TokensConfig, progress: 
     for wait in (False, True):
         for job in jobs:
             with _claim(job.lock, wait) as claimed:
-                if not claimed or job.is_done() or is_prepared(config):
+                if not claimed or job.part() or is_prepared(config):
                     continue
                 done = sum(job.size for job in jobs if job.is_done()) / total
                 report = Report(job.split, job.index, len(jobs), done, num_tokens)
                 documents = tasks.documents(task, job.split, job.index)
-                job.finish(
-                    write_shard(job.shard, _shown(documents, job.size, total, report, progress), config.vocab_size)
-                )
-                num_tokens += job.part().shard.num_tokens
+                shown = _shown(documents, job.size, total, report, progress)
+                part = write_shard(job.shard, shown, config.vocab_size)
+                job.finish(part)
+                num_tokens += part.shard.num_tokens
 
 
 def _shown(
@@ -207,7 +237,14 @@ def _claim(path: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def _manifest(config: TokensConfig, folder: Path, jobs: list[_Job]) -> Manifest:
-    splits = {split: Split.of(split, [job.part() for job in jobs if job.split == split]) for split in SPLITS}
+    def parts(split: str) -> Iterator[Part]:
+        for job in jobs:
+            if job.split == split:
+                part = job.part()
+                require(part is not None, f"{folder / _PARTS}: a file there was damaged; run the same command again")
+                yield typing.cast(Part, part)
+
+    splits = {split: Split.of(split, parts(split)) for split in SPLITS}
     return Manifest(
         source=config.identity(),
         vocabulary_sha256=sha256_of_file(folder / VOCABULARY),

@@ -3,12 +3,12 @@
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import seqio
 import tensorflow as tf
 
 from jaxopt_lm.data.files import Corpus, Piece
-from jaxopt_lm.errors import InputError
 
 
 class TextFiles(seqio.DataSource):
@@ -26,7 +26,7 @@ class TextFiles(seqio.DataSource):
         super().__init__(splits=("train", "validation"))
         self._corpus, self._validation_fraction = corpus, validation_fraction
         self.pieces = corpus.pieces()
-        self.error: InputError | None = None
+        self.error: Exception | None = None
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
@@ -42,6 +42,10 @@ class TextFiles(seqio.DataSource):
         """The pieces' bytes of text, about."""
         share = self._validation_fraction if split == "validation" else 1 - self._validation_fraction
         return [piece.size * share for piece in self.pieces]
+
+    def fingerprint(self) -> list[list[Any]]:
+        """The name, size and time of change of every file, the latter in whatever form the file system has it."""
+        return self._corpus.fingerprint()
 
     def get_dataset(
         self,
@@ -72,7 +76,7 @@ class TextFiles(seqio.DataSource):
                     held_out = int.from_bytes(hashlib.sha256(encoded).digest()[:8], "big") < bound
                     if held_out == (split == "validation"):
                         yield encoded
-        except InputError as error:
+        except Exception as error:
             self.error = error
 
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from jaxopt_lm.data.config import TaskName, TokensConfig
 from jaxopt_lm.data.files import SUFFIXES, Corpus
-from jaxopt_lm.data.tokens import VOCABULARY, write_atomically
+from jaxopt_lm.data.tokens import VOCABULARY
 from jaxopt_lm.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def _sotu(config: TokensConfig) -> "seqio.DataSource":
     from jaxopt_lm.data.sotu import Sotu
 
     folder = Path(config.tokens_dir, "tfds")
+    for left in folder.glob("*/incomplete.*"):  # by a preparation that was killed
+        shutil.rmtree(left)
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it announces a download; there is none
@@ -78,23 +81,33 @@ SOURCES: dict[TaskName, Callable[[TokensConfig], "seqio.DataSource"]] = {
 }
 
 
-def make_task(config: TokensConfig) -> "seqio.Task":
-    """The registered seqio task of a config; makes or copies its vocabulary into the folder of the tokens.
+def make_source(config: TokensConfig) -> "seqio.DataSource":
+    """The text of a config.
 
     Raises:
-      InputError: the text is not where the config says, or the vocabulary is not of its size or cannot be trained.
+      InputError: it is not where the config says.
     """
-    path, pieces = Path(config.tokens_dir, VOCABULARY), config.vocab_size - config.extra_ids
-    given = None if config.vocabulary is None else _given_vocabulary(config)
+    return SOURCES[config.task](config)
+
+
+def given_vocabulary(config: TokensConfig) -> bytes | None:
+    """The SentencePiece model that the config names; None where one is to be trained.
+
+    Raises:
+      InputError: it is not what the config says, or the vocabulary to be trained is too small.
+    """
+    if config.vocabulary is not None:
+        return _read_vocabulary(config)
+    pieces = config.vocab_size - config.extra_ids
     require(
-        given is not None or pieces >= MIN_VOCAB_SIZE,
+        pieces >= MIN_VOCAB_SIZE,
         f"vocab_size={pieces}: must be at least {MIN_VOCAB_SIZE}, for the bytes and special pieces",
     )
-    source = SOURCES[config.task](config)
-    if given is not None:
-        write_atomically(path, given)
-    elif not _has_size(path, pieces):  # one of another size may be left from a preparation that was stopped
-        write_atomically(path, train_vocabulary(_vocabulary_texts(source), pieces))
+    return None
+
+
+def make_task(config: TokensConfig, source: "seqio.DataSource") -> "seqio.Task":
+    """The registered seqio task of a config, with the vocabulary in the folder of the tokens."""
     import seqio
 
     name = f"jaxopt_lm_{config.task}_{config.vocab_size}"
@@ -108,18 +121,32 @@ def make_task(config: TokensConfig) -> "seqio.Task":
             seqio.preprocessors.append_eos,
         ],
         output_features={
-            "targets": seqio.Feature(seqio.SentencePieceVocabulary(os.fspath(path), extra_ids=config.extra_ids))
+            "targets": seqio.Feature(
+                seqio.SentencePieceVocabulary(
+                    os.fspath(Path(config.tokens_dir, VOCABULARY)), extra_ids=config.extra_ids
+                )
+            )
         },
     )
 
 
-def shard_sizes(source: "seqio.DataSource", split: str) -> list[tuple[str, float]]:
-    """The name of every shard of a split, and about how many bytes of text it holds."""
+def shard_sizes(source: "seqio.DataSource", split: str) -> list[float]:
+    """About how many bytes of text every shard of a split holds."""
     from jaxopt_lm.data.sources import TextFiles
 
     if isinstance(source, TextFiles):
-        return list(zip(source.list_shards(split), source.sizes(split), strict=True))
-    return [(name, os.path.getsize(name)) for name in source.list_shards(split)]
+        return source.sizes(split)
+    return [os.path.getsize(name) for name in source.list_shards(split)]
+
+
+def fingerprint(source: "seqio.DataSource") -> list[Any]:
+    """What tells whether the text has changed: names, sizes and times of its files, as JSON."""
+    from jaxopt_lm.data.sources import TextFiles
+
+    if isinstance(source, TextFiles):
+        return source.fingerprint()
+    names = (name for split in source.splits for name in source.list_shards(split))
+    return [[name, os.path.getsize(name), os.path.getmtime(name)] for name in names]
 
 
 def documents(task: "seqio.Task", split: str, shard: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -149,7 +176,7 @@ def _read(provider: Any, source: "seqio.DataSource", split: str, shard: int) -> 
         raise error
 
 
-def _given_vocabulary(config: TokensConfig) -> bytes:
+def _read_vocabulary(config: TokensConfig) -> bytes:
     """The bytes of the SentencePiece model that the config names, checked."""
     path, wanted = Path(config.vocabulary or ""), config.vocabulary_sha256
     require(path.is_file(), f"data.vocabulary={path}: no such file; give a SentencePiece model")
@@ -182,13 +209,7 @@ def _processor(content: bytes, name: str) -> Any:
     return processor
 
 
-def _has_size(vocabulary: Path, pieces: int) -> bool:
-    with contextlib.suppress(InputError, FileNotFoundError):
-        return _processor(vocabulary.read_bytes(), str(vocabulary)).vocab_size() == pieces
-    return False
-
-
-def _vocabulary_texts(source: "seqio.DataSource") -> Iterator[str]:
+def vocabulary_texts(source: "seqio.DataSource") -> Iterator[str]:
     """The beginnings of up to `VOCABULARY_SHARDS` shards of training text, `VOCABULARY_BYTES` together."""
     count = len(source.list_shards("train"))
     shards = range(0, count, -(-count // VOCABULARY_SHARDS))
@@ -217,7 +238,7 @@ def train_vocabulary(texts: Iterator[str], vocab_size: int) -> bytes:
     def lines() -> Iterator[str]:
         try:
             yield from (line for text in texts for line in text.splitlines() if line.strip())
-        except InputError as error:  # SentencePiece would make its own of it
+        except BaseException as error:  # SentencePiece would make its own of it
             wrong.append(error)
 
     try:
@@ -239,5 +260,5 @@ def train_vocabulary(texts: Iterator[str], vocab_size: int) -> bytes:
         reason = str(error).strip().splitlines()[-1]
         wrong.append(InputError(f"vocab_size={vocab_size}: SentencePiece cannot make it from this text: {reason}"))
     if wrong:
-        raise wrong[0] from None
+        raise wrong[0]
     return model.getvalue()

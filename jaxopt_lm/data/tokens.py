@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -63,23 +63,22 @@ class Split:
         )
 
     @classmethod
-    def of(cls, name: str, parts: Sequence["Part"]) -> "Split":
-        """The split whose shards are those of `parts`.
+    def of(cls, name: str, parts: Iterable["Part"]) -> "Split":
+        """The split whose shards are those of `parts`, held one at a time.
 
         Raises:
           InputError: they hold no token.
         """
-        counts = np.sum([part.counts for part in parts], axis=0)
+        shards, num_documents, num_bytes, counts = [], 0, 0, np.zeros(0, np.int64)
+        for part in parts:
+            shards.append(part.shard)
+            num_documents, num_bytes = num_documents + part.num_documents, num_bytes + part.num_bytes
+            counts = np.asarray(part.counts) + (counts if counts.size else 0)
         require(
             bool(counts.any()), f"{name}: the split has no tokens; give more text, or another part of it to hold out"
         )
         frequencies = counts[counts > 0] / counts.sum()
-        return cls(
-            shards=tuple(part.shard for part in parts),
-            num_documents=sum(part.num_documents for part in parts),
-            num_bytes=sum(part.num_bytes for part in parts),
-            unigram_entropy=-float(frequencies @ np.log(frequencies)),
-        )
+        return cls(tuple(shards), num_documents, num_bytes, -float(frequencies @ np.log(frequencies)))
 
     @property
     def num_tokens(self) -> int:
@@ -137,7 +136,8 @@ class Manifest:
         """
         path = folder / MANIFEST
         require(
-            path.is_file(), f"{path}: no such file; make the tokens with python -m jaxopt_lm.prepare --tokens_dir={folder}"
+            path.is_file(),
+            f"{path}: no such file; make the tokens with python -m jaxopt_lm.prepare --tokens_dir={folder}",
         )
         try:
             fields = json.loads(path.read_text())
@@ -182,8 +182,9 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
 
 

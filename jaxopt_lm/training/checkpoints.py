@@ -1,5 +1,6 @@
 """Checkpoints of a run, by Orbax: the state and what was fed to it, saved in the background, with checksums."""
 
+import itertools
 import os
 import re
 import shutil
@@ -10,8 +11,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxopt_lm.config import CheckpointConfig
-from jaxopt_lm.errors import InputError
+from jaxopt_lm.errors import InputError, mend_of
 from jaxopt_lm.training import integrity
+from jaxopt_lm.training.run import saved_steps
 
 DAMAGED = "damaged"
 
@@ -96,9 +98,8 @@ class Checkpoints:
             reason = integrity.damage(folder)
             if reason is None:
                 break
-            place = self._folder.parent / DAMAGED / str(step)
-            number = 1 + sum(path.stem == place.name for path in place.parent.glob("*"))
-            place = place.with_name(f"{step}.{number}")
+            places = (self._folder.parent / DAMAGED / f"{step}.{number}" for number in itertools.count(1))
+            place = next(place for place in places if not place.exists())
             place.parent.mkdir(exist_ok=True)
             shutil.move(folder, place)
             lines.append(f"checkpoint {step} of {self._folder.parent}: {reason}; moved to {place}")
@@ -120,14 +121,8 @@ class Checkpoints:
             return error
         kept = f"that of step {saved[-1]} is whole" if (saved := saved_steps(self._folder)) else "there is none yet"
         return InputError(
-            f"{self._folder}: a checkpoint cannot be written: {os.strerror(number)}; {kept}; make room there and run "
-            "the same command again"
+            f"{self._folder}: a checkpoint cannot be written: {os.strerror(number)}; {kept}; " + mend_of(number)
         )
-
-
-def saved_steps(folder: Path) -> list[int]:
-    """The steps that a folder of checkpoints holds, sound or not, oldest first."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
 def read_checkpoint(

@@ -187,6 +187,7 @@ def evaluate_run(
     run = read_run(workdir, step)
     config = dataclasses.replace(run.config, eval=dataclasses.replace(run.config.eval, max_batches=max_batches))
     trained_on = TokenStore(config.data.tokens_dir, "train", verify=True)
+    run.check_tokens(trained_on.manifest)
     store = TokenStore(tokens_dir or config.data.tokens_dir, split, verify=True)
     ours, theirs = trained_on.manifest.vocabulary_sha256, store.manifest.vocabulary_sha256
     require(

@@ -85,6 +85,11 @@ def ensure_tokens(config: TokensConfig, stop: StopSignals) -> bool:
                 child.terminate()
     if child.returncode == 2:
         raise InputError(errors.strip().splitlines()[-1].removeprefix("error: "))
+    require(
+        child.returncode >= 0 or stop.received is not None,
+        f"data.tokens_dir={config.tokens_dir}: preparing tokens was ended by signal {-child.returncode}; run the same "
+        "command again",
+    )
     if child.returncode and not stop.received:
         raise RuntimeError(f"preparing tokens ended with exit code {child.returncode}:\n{errors}")
     return child.returncode == 0

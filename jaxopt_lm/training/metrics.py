@@ -1,5 +1,6 @@
 """Metrics: read from the device one step late, checked, written, and shown."""
 
+import contextlib
 import json
 import math
 import os
@@ -64,22 +65,25 @@ class MetricWriter:
 
     def __init__(self, folder: Path, step: int, config: TrainConfig):
         project, purge = config.logging.wandb_project, step + 1 if step else 0
-        self._wandb = WandbLog(folder, project, to_dict(config)) if project else None
         kept = [json.dumps(line) + "\n" for line in read_metrics(folder) if step and line["step"] <= step]
         write_atomically(folder / "metrics.jsonl", "".join(kept).encode())
-        self._path = folder / "metrics.jsonl"
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-        events = str(folder / "tensorboard")
-        self._events = SummaryWriter(events, purge_step=purge) if config.logging.tensorboard else None
+        self._path, events = folder / "metrics.jsonl", str(folder / "tensorboard")
+        with contextlib.ExitStack() as stack:  # what is open is closed, also where the next cannot be opened
+            self._file = stack.enter_context(open(self._path, "a", encoding="utf-8"))
+            self._events = SummaryWriter(events, purge_step=purge) if config.logging.tensorboard else None
+            if self._events:
+                stack.callback(self._events.close)
+            self._wandb = WandbLog(folder, project, to_dict(config)) if project else None
+            if self._wandb:
+                stack.callback(self._wandb.close)
+            self._open = stack.pop_all()
 
     def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
         with writing(self._path):
-            self._file.close()
-        for other in filter(None, (self._events, self._wandb)):
-            other.close()
+            self._open.close()
 
     def write(self, line: dict[str, Any]) -> None:
         """Writes one line; `line["step"]` grows from line to line, the rest are finite numbers."""

@@ -17,6 +17,12 @@ from jaxopt_lm.errors import InputError, require
 MAY_DIFFER_ON_RESUME = ("workdir", "mesh.", "logging.", "checkpoint.", "data.tokens_dir", "data.verify")
 
 
+def saved_steps(folder: Path) -> list[int]:
+    """The steps that a folder of checkpoints holds, sound or not, oldest first."""
+    names = [path.name for path in folder.glob("*")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+
+
 class RunFolder:
     """The folder of a run, locked against a second process; a context manager.
 
@@ -48,8 +54,8 @@ class RunFolder:
         require(
             checkpoints.is_dir() or not checkpoints.exists(), f"{checkpoints}: is a file, must be a folder or not exist"
         )
-        old = read_config(self.path) if (self.path / "config.json").exists() else config
-        if any(folder.name.isdigit() for folder in checkpoints.glob("*")):
+        if saved_steps(checkpoints):
+            old = read_config(self.path)
             changed = differences(to_dict(old), to_dict(config))
             refused = {name: values for name, values in changed.items() if not name.startswith(MAY_DIFFER_ON_RESUME)}
             listed = ", ".join(f"{name}={new!r} (the run has {old!r})" for name, (old, new) in refused.items())
@@ -108,8 +114,9 @@ def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
                 return
             try:
                 values = json.loads(line)
-                yield values | {"step": int(values["step"])}
-            except (ValueError, KeyError, TypeError):
+                numbers = all(isinstance(value, int | float) for value in values.values())
+                yield values | {"step": int(values["step"] if numbers else "")}
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
                 raise InputError(f"{path}: line {number} is not a line of metrics; remove it") from None
 
 

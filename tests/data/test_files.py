@@ -36,6 +36,13 @@ def test_long_paragraphs_are_cut_and_nothing_is_lost(tmp_path, monkeypatch):
     assert len(found) > 30
 
 
+def test_paragraphs_are_bounded_in_bytes_and_cut_nowhere_else(tmp_path):
+    (tmp_path / "a.txt").write_text(("\U0001f600" * 19 + "\n") * 3000)
+    assert max(len(text.encode()) for text in texts(tmp_path)) <= files.PARAGRAPH_BYTES
+    (tmp_path / "a.txt").write_text("a" * files.PARAGRAPH_BYTES + "\n")
+    assert len(texts(tmp_path)) == 1
+
+
 def test_json_lines(tmp_path):
     lines = [json.dumps({"id": i, "text": text}, ensure_ascii=i % 2) for i, text in enumerate(PARAGRAPHS)]
     (tmp_path / "a.jsonl").write_text("\n\n".join(lines))

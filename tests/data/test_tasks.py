@@ -1,8 +1,10 @@
 """From text to tokens, once, through TFDS and seqio, in processes of their own."""
 
 import dataclasses
+import gzip
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -179,7 +181,7 @@ def test_killed_and_shared_preparations_give_the_same_bytes(c4_flags, c4_tokens,
         goal = min(kill * C4_SHARDS // (10 if full else 3), C4_SHARDS - 2)
         kept.append(kill_when(command, folder, goal, rng.random() * 0.3))
     before = {path: path.stat().st_mtime_ns for path in (folder / ".parts").glob("*.json")}
-    assert 3 <= len(before) < 2 + 2 * C4_SHARDS
+    assert 4 <= len(before) < 3 + 2 * C4_SHARDS
     shards = {
         path: path.stat().st_mtime_ns
         for path in folder.glob("*.bin")
@@ -217,7 +219,7 @@ def kill_when(command: list[str], folder: Path, goal: int, delay: float) -> int:
 
 
 def finished(folder: Path) -> list[Path]:
-    return [path for path in (folder / ".parts").glob("*.json") if path.name != "plan.json"]
+    return [path for path in (folder / ".parts").glob("*.json") if path.name not in ("plan.json", "vocabulary.json")]
 
 
 def test_fineweb_and_its_validation_split(tmp_path, vocabulary):
@@ -253,19 +255,92 @@ def test_text_of_ones_own_with_a_vocabulary_trained_on_it(tmp_path):
     assert sorted(joined(found)) == sorted(joined(texts))
 
 
-def test_a_changed_corpus_is_refused(tmp_path, vocabulary):
-    """Between a kill and the next start."""
-    corpus, tokens = tmp_path / "a.txt", tmp_path / "tokens"
-    corpus.write_text("\n\n".join(paragraphs(0, 50)))
-    config = TokensConfig(task="text", files=str(corpus), tokens_dir=str(tokens))
-    (tokens / ".parts").mkdir(parents=True)
-    (tokens / ".parts" / "plan.json").write_text("[]")
-    done = run_prepare(
-        "--task=text", f"--files={corpus}", f"--vocabulary={vocabulary}", "--vocab_size=400", f"--tokens_dir={tokens}"
-    )
-    assert done.returncode == 2
-    assert "its preparation was begun with other text, vocabulary or settings; delete it" in done.stderr
-    assert not is_prepared(config)
+DIES = """
+import os, sys
+from jaxopt_lm.data import prepare, tasks
+from jaxopt_lm.data.config import TokensConfig
+def die(*_):
+    os._exit(9)
+if sys.argv[1] == "vocabulary":
+    tasks.train_vocabulary = die
+if sys.argv[1] == "record":
+    prepare._Job.finish = die
+fields = dict(files=sys.argv[2], vocab_size=400, validation_fraction=0.1, tokens_dir=sys.argv[3])
+prepare.prepare(TokensConfig(task="text", **fields), lambda r: die() if r.split == sys.argv[1] else None)
+"""
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A text, the flags to prepare it by, and what its tokens must be."""
+    path = tmp_path / "corpus" / "a.txt"
+    path.parent.mkdir()
+    path.write_text("\n\n".join(paragraphs(0, 400)))
+    flags = ["--task=text", f"--files={path.parent}", "--vocab_size=400", "--validation_fraction=0.1"]
+    return path, flags, tmp_path / "tokens"
+
+
+def refused(flags, tokens, message):
+    """Preparing is refused in one line and changes no file."""
+    (tokens / ".lock").touch()
+    before = {path: path.read_bytes() for path in tokens.rglob("*") if path.is_file()}
+    done = run_prepare(*flags, f"--tokens_dir={tokens}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert message in done.stderr
+    assert before == {path: path.read_bytes() for path in tokens.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("moment", ["train", "record", pytest.param("validation", marks=FULL)])
+def test_what_was_begun_goes_on_unless_something_has_changed(corpus, vocabulary, moment):
+    path, flags, tokens = corpus
+    subprocess.run([sys.executable, "-c", DIES, moment, path.parent, tokens], check=False, capture_output=True)
+    assert (tokens / ".parts" / "vocabulary.json").exists()
+    changed = f"{tokens}: its preparation was begun with other text, vocabulary or settings; delete it and begin anew"
+    refused([*flags[:2], "--vocab_size=450", flags[3]], tokens, changed)
+    refused([*flags, f"--vocabulary={vocabulary}"], tokens, changed)
+    text, written = path.read_bytes(), path.stat()
+    path.write_bytes(text.swapcase())
+    refused(flags, tokens, changed)
+    path.write_bytes(text)
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+    done = run_prepare(*flags, f"--tokens_dir={tokens}")
+    again = tokens.with_name("again")
+    assert run_prepare(*flags, f"--tokens_dir={again}").returncode == 0
+    assert done.returncode == 0, done.stderr
+    assert files_of(tokens) == files_of(again)
+
+
+def test_a_vocabulary_of_other_text_is_not_used(corpus):
+    """Killed as it was trained or before; and one that is somebody's own."""
+    path, flags, tokens = corpus
+    subprocess.run([sys.executable, "-c", DIES, "vocabulary", path.parent, tokens], check=False, capture_output=True)
+    assert {file.name for file in (tokens / ".parts").iterdir()} == {"plan.json"}
+    (tokens / "sentencepiece.model").write_bytes(b"cut short")
+    assert run_prepare(*flags, f"--tokens_dir={tokens}").returncode == 0
+    own = tokens.with_name("own")
+    own.mkdir()
+    (own / "sentencepiece.model").write_bytes(b"mine")
+    refused(flags, own, "sentencepiece.model: is there, and not by a preparation that can go on; move it")
+
+
+def test_what_reading_raises_comes_through_the_training_of_a_vocabulary():
+    def texts():
+        yield "some text"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_vocabulary(texts(), 400)
+
+
+@pytest.mark.parametrize("damage", [b"", b"[1]", None])
+def test_damaged_marks_of_finished_shards_count_as_none(c4_flags, c4_tokens, tmp_path, damage):
+    command = [sys.executable, "-m", "jaxopt_lm.prepare", *c4_flags]
+    folder = tmp_path / "tokens"
+    assert kill_when(command, folder, 1, 0.0)
+    mark = finished(folder)[0]
+    mark.write_bytes(mark.read_bytes().replace(b"1", b"2") if damage is None else damage)
+    subprocess.run([*command, f"--tokens_dir={folder}"], check=True, capture_output=True, timeout=300)
+    assert files_of(folder) == files_of(c4_tokens)
 
 
 @pytest.mark.parametrize("kib", [pytest.param(1, marks=FULL), 10, pytest.param(100, marks=FULL)])
@@ -298,6 +373,9 @@ def test_a_full_disk_is_one_line_and_costs_what_is_not_finished(c4_flags, c4_tok
         (["--vocabulary={out}/none", "--tokens_dir={out}"], "none: no such file; give a SentencePiece model"),
         (["--vocabulary={file}", f"--vocabulary_sha256={'0' * 64}", "--tokens_dir={out}"], "its SHA-256 is e3b"),
         (["--vocabulary={vocabulary}", "--vocab_size=401", "--tokens_dir={out}"], "set data.vocab_size=400"),
+        (["--task=text", "--files={empty}", "--vocabulary={vocabulary}", "--vocab_size=400", "--tokens_dir={out}"],
+         "its files hold no text; give others"),
+        (["--task=text", "--files={gz}", "--vocab_size=300", "--tokens_dir={out}"], "torn.txt.gz: cannot be read: "),
         (["--task=text", "--files={bad}", "--vocab_size=300", "--tokens_dir={out}"], "the line at byte 14 is"),
         (["--task=text", "--files={bad}", "--vocabulary={vocabulary}", "--vocab_size=400", "--tokens_dir={out}"],
          "the line at byte 14 is"),
@@ -311,7 +389,12 @@ def test_bad_input_is_one_line(tmp_path, arguments, message, vocabulary):
         "file": tmp_path / "file",
         "bad": tmp_path / "bad.jsonl",
         "one": tmp_path / "one.txt",
+        "empty": tmp_path / "empty.txt",
+        "gz": tmp_path / "torn.txt.gz",
     }
+    names["empty"].write_text("")
+    whole = gzip.compress(random.Random(0).randbytes(300).hex().encode())
+    names["gz"].write_bytes(whole[:100] + bytes(100) + whole[200:])
     names["file"].write_text("")
     names["bad"].write_text('{"text": "a"}\n{"text": 3}\n')
     names["one"].write_text("a single paragraph\n")

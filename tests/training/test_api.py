@@ -137,6 +137,20 @@ def test_wandb_that_is_not_there(short, monkeypatch):
         training.train(short)
 
 
+def test_a_second_ctrl_c_ends_the_process_at_once(short, tmp_path):
+    """Without a traceback."""
+    command = command_line("train", dataclasses.replace(short, num_train_steps=10**6), tmp_path)
+    lines = Path(short.workdir, "metrics.jsonl")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (lines.exists() and lines.read_text().count("\n") > 2):
+            time.sleep(0.01)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+
+
 def test_a_signal_while_tokens_are_prepared_ends_the_child_too(short, tmp_path):
     corpus = tmp_path / "a.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in paragraphs(0, 9000)))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jaxopt_lm import model
 from jaxopt_lm.config import CheckpointConfig
+from jaxopt_lm.config_io import to_json
 from jaxopt_lm.data.tokens import TokenStore
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import OPTIMIZERS, eval_params
@@ -93,6 +94,10 @@ def test_other_tokens_and_another_vocabulary(short, tmp_path):
     dataclasses.replace(Manifest.read(foreign), vocabulary_sha256=sha256_of_file(vocabulary)).write(foreign)
     with pytest.raises(InputError, match="its vocabulary is not the run's; prepare it with --vocabulary="):
         evaluate_run(short.workdir, tokens_dir=str(foreign))
+    config = dataclasses.replace(short, data=dataclasses.replace(short.data, tokens_dir=str(other)))
+    Path(short.workdir, "config.json").write_text(to_json(config))
+    with pytest.raises(InputError, match="not the tokens that the run was trained on; put them back"):
+        evaluate_run(short.workdir)
 
 
 def test_the_command_line(short):

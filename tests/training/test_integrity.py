@@ -10,7 +10,7 @@ import pytest
 
 from jaxopt_lm.config import CheckpointConfig
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.training import integrity
+from jaxopt_lm.training import integrity, saved
 from jaxopt_lm.training.saved import read_run
 from tests.conftest import command_line, on_small_disk, timeless
 from tests.corrupt import KINDS, corrupt, corruptible, main
@@ -73,6 +73,40 @@ def test_a_second_damage_of_the_same_step_is_kept_beside_the_first(short):
         shutil.rmtree(Path(short.workdir, "checkpoints", "12", "state"))
         quiet_train(short)
         assert Path(short.workdir, "damaged", f"12.{number}").is_dir()
+
+
+def test_a_checkpoint_deleted_while_it_is_read(short, monkeypatch):
+    """By the run, which goes on: the newest is read in its place; one that was asked for is missed in one line."""
+    quiet_train(short)
+    real, gone = saved.read_checkpoint, []
+
+    def deleted(folder, step, *rest):
+        shutil.rmtree(folder / str(step))
+        gone.append(step)
+        monkeypatch.setattr(saved, "read_checkpoint", real)
+        return real(folder, step, *rest)
+
+    monkeypatch.setattr(saved, "read_checkpoint", deleted)
+    assert (read_run(short.workdir).step, gone) == (8, [12])
+    monkeypatch.setattr(saved, "read_checkpoint", deleted)
+    with pytest.raises(InputError, match=r"step=8: .*checkpoints has 4; give one of these"):
+        read_run(short.workdir, 8)
+
+
+def test_checkpoints_without_their_config_are_not_gone_on_with(short):
+    quiet_train(short)
+    Path(short.workdir, "config.json").unlink()
+    with pytest.raises(InputError, match=r"config.json: no such file"):
+        quiet_train(dataclasses.replace(short, seed=7))
+
+
+@pytest.mark.parametrize("line", ['{"step": Infinity}', '{"step": 12, "loss": "x"}', '{"step": 1, "a": null}', "[1]"])
+def test_damaged_lines_of_metrics(short, line):
+    quiet_train(short)
+    with open(Path(short.workdir, "metrics.jsonl"), "a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match=r"line \d+ is not a line of metrics; remove it"):
+        quiet_train(short)
 
 
 def test_reading_a_run_that_is_not_there(short, tmp_path):
