@@ -54,8 +54,9 @@ class RunFolder:
         require(
             checkpoints.is_dir() or not checkpoints.exists(), f"{checkpoints}: is a file, must be a folder or not exist"
         )
-        if saved_steps(checkpoints):
-            old = read_config(self.path)
+        begun = bool(saved_steps(checkpoints))
+        old = read_config(self.path) if begun or (self.path / "config.json").exists() else config
+        if begun:
             changed = differences(to_dict(old), to_dict(config))
             refused = {name: values for name, values in changed.items() if not name.startswith(MAY_DIFFER_ON_RESUME)}
             listed = ", ".join(f"{name}={new!r} (the run has {old!r})" for name, (old, new) in refused.items())
