@@ -290,7 +290,7 @@ def refused(flags, tokens, message):
     assert before == {path: path.read_bytes() for path in tokens.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("moment", ["train", "record", pytest.param("validation", marks=FULL)])
+@pytest.mark.parametrize("moment", ["record", *(pytest.param(name, marks=FULL) for name in ("train", "validation"))])
 def test_what_was_begun_goes_on_unless_something_has_changed(corpus, vocabulary, moment):
     path, flags, tokens = corpus
     subprocess.run([sys.executable, "-c", DIES, moment, path.parent, tokens], check=False, capture_output=True)
@@ -332,7 +332,7 @@ def test_what_reading_raises_comes_through_the_training_of_a_vocabulary():
         train_vocabulary(texts(), 400)
 
 
-@pytest.mark.parametrize("damage", [b"", b"[1]", None])
+@pytest.mark.parametrize("damage", [pytest.param(b"", marks=FULL), pytest.param(b"[1]", marks=FULL), None])
 def test_damaged_marks_of_finished_shards_count_as_none(c4_flags, c4_tokens, tmp_path, damage):
     command = [sys.executable, "-m", "jaxopt_lm.prepare", *c4_flags]
     folder = tmp_path / "tokens"

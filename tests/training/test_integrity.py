@@ -127,7 +127,7 @@ def test_random_corruptions_are_all_reported(tmp_path, full, capsys):
     assert f"{count} of {count} reported" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kib", [3, 30])
+@pytest.mark.parametrize("kib", [3, pytest.param(30, marks=pytest.mark.full)])
 def test_a_full_disk_while_saving(short, tmp_path, kib):
     """One line, exit code 2; the last good checkpoint stays and the run goes on from it."""
     straight = dataclasses.replace(short, workdir=str(tmp_path / "straight"))
