@@ -115,8 +115,9 @@ def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
                 return
             try:
                 values = json.loads(line)
-                numbers = all(isinstance(value, int | float) for value in values.values())
-                yield values | {"step": int(values["step"] if numbers else "")}
+                if not all(isinstance(value, int | float) for value in values.values()):
+                    raise TypeError
+                yield values | {"step": int(values["step"])}
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
                 raise InputError(f"{path}: line {number} is not a line of metrics; remove it") from None
 
