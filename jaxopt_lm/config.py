@@ -90,15 +90,26 @@ class LoggingConfig:
         _at_least("logging", self, 1, "every_steps", "telemetry_every_steps")
 
 
+MESH_AXES = ("data", "fsdp", "tensor")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How the devices are arranged."""
+    """How the devices are arranged: data x fsdp x tensor of them. One of the three may be -1: the rest."""
 
     data: int = -1
-    """Devices over which the batch is divided; -1: all there are."""
+    """Devices over which the batch is divided and parameters are copied."""
+    fsdp: int = 1
+    """Devices over which the batch is divided and so are parameters and optimizer state, gathered for their use."""
+    tensor: int = 1
+    """Devices over which heads, hidden units and the vocabulary are divided."""
 
     def __post_init__(self):
-        require(self.data == -1 or self.data >= 1, f"mesh.data={self.data}: must be -1 or at least 1")
+        for name in MESH_AXES:
+            value = getattr(self, name)
+            require(value == -1 or value >= 1, f"mesh.{name}={value}: must be -1 or at least 1")
+        rest = [f"mesh.{name}" for name in MESH_AXES if getattr(self, name) == -1]
+        require(len(rest) < 2, f"{' and '.join(rest)} are -1: only one may take the rest; give the others a number")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,7 +159,7 @@ class TrainConfig:
             self.global_batch_size % self.num_microbatches == 0,
             f"num_microbatches={self.num_microbatches}: must divide global_batch_size={self.global_batch_size}",
         )
-        self.check_batch_divides(max(self.mesh.data, 1))
+        self.check_batch_divides(max(self.mesh.data, 1), max(self.mesh.fsdp, 1))
         for name, size in (("global_batch_size", self.global_batch_size), ("eval.batch_size", self.eval.batch_size)):
             tokens = size * self.length
             require(tokens < 2**31, f"{name} * length={tokens}: must be less than 2^31 tokens; make either smaller")
@@ -163,13 +174,16 @@ class TrainConfig:
         )
         self.schedule.check_fits(self.num_train_steps - lead)
 
-    def check_batch_divides(self, data: int) -> None:
-        """Raises `InputError` unless training microbatches and evaluation batches divide over `data` devices."""
+    def check_batch_divides(self, data: int, fsdp: int) -> None:
+        """Raises `InputError` unless training microbatches and evaluation batches divide over a mesh's devices."""
         for name, size in (
             ("global_batch_size / num_microbatches", self.global_batch_size // self.num_microbatches),
             ("eval.batch_size", self.eval.batch_size),
         ):
-            require(size % data == 0, f"{name}={size}: must be a multiple of the mesh's data={data}; or set mesh.data")
+            require(
+                size % (data * fsdp) == 0,
+                f"{name}={size}: must be a multiple of the mesh's data * fsdp = {data * fsdp}; or change the mesh",
+            )
 
 
 def join_path(path: str, name: str) -> str:

@@ -11,18 +11,40 @@ from typing import TYPE_CHECKING
 from jaxopt_lm.model.config import PRESETS, ModelConfig, preset
 
 if TYPE_CHECKING:
-    from jaxopt_lm.model.decoder import Params, init, labels, logits, shapes, stack_layers, unstack_layers
+    from jaxopt_lm.model.decoder import (
+        ONE_DEVICE,
+        Params,
+        Placement,
+        init,
+        labels,
+        logits,
+        shapes,
+        stack_layers,
+        unstack_layers,
+    )
     from jaxopt_lm.model.summary import describe, num_params
 
 _LAZY: dict[str, tuple[str, ...]] = {
-    "decoder": ("Params", "init", "labels", "logits", "shapes", "stack_layers", "unstack_layers"),
+    "decoder": (
+        "ONE_DEVICE",
+        "Params",
+        "Placement",
+        "init",
+        "labels",
+        "logits",
+        "shapes",
+        "stack_layers",
+        "unstack_layers",
+    ),
     "summary": ("describe", "num_params"),
 }
 
 __all__ = [
+    "ONE_DEVICE",
     "PRESETS",
     "ModelConfig",
     "Params",
+    "Placement",
     "describe",
     "init",
     "labels",

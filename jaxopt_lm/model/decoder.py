@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.model.config import ModelConfig
@@ -33,6 +34,31 @@ def _param(key, shape, axes, role, std, config: ModelConfig) -> nnx.Param:
     return nnx.Param(value * jnp.asarray(std, dtype), axes=axes, role=role)
 
 
+class Placement:
+    """What a mesh of devices does with arrays inside the model. This one, of a single device, does nothing."""
+
+    def pin(self, x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+        """`x`, lying as an array of these logical axes does."""
+        del axes
+        return x
+
+    def gather(self, weight: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+        """A parameter, or a cast copy of it, as it is used."""
+        del axes
+        return weight
+
+
+ONE_DEVICE = Placement()
+
+_BLD = ("batch", "length", "embed")
+_GATHERED = "gathered_weight"
+
+
+def _used(param: nnx.Param, dtype, place: Placement) -> jax.Array:
+    """A parameter in the dtype of its use, where it is used."""
+    return place.gather(param[...].astype(dtype), param.get_metadata()["axes"])
+
+
 def _wide(dtype) -> np.dtype:
     """float32, or float64 for float64: where sums and roots are computed."""
     return np.promote_types(dtype, np.float32)
@@ -45,12 +71,12 @@ class Norm(nnx.Module):
         self.config = config
         self.scale = nnx.Param(jnp.ones(size, config.param_dtype), axes=(axis,), role="norm")
 
-    def __call__(self, x):
+    def __call__(self, x, place):
         wide = x.astype(_wide(x.dtype))
         if self.config.norm == "layernorm":
             wide = wide - wide.mean(-1, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.config.norm_eps)
-        scale = jnp.expand_dims(self.scale[...].astype(wide.dtype), range(x.ndim - 1))
+        scale = jnp.expand_dims(_used(self.scale, wide.dtype, place), range(x.ndim - 1))
         return (wide * inverse * scale).astype(x.dtype)
 
 
@@ -66,12 +92,13 @@ def rotary(x_BLHK: jax.Array, theta: float) -> jax.Array:
 
 
 def _dot(x, kernel, **kwargs):
-    """Last axis of `x` with the first of `kernel`, in x's dtype, as one matrix product.
+    """Last axis of `x` with the first of `kernel`, of x's dtype, as one matrix product.
 
     Flattened because XLA:CPU copies a transposed activation for the kernel's gradient when `x` has a batch axis
     (1.4x slower in the MLP, 3.5x in the head).
     """
-    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[0], -1).astype(x.dtype), **kwargs)
+    matrix = checkpoint_name(kernel.reshape(kernel.shape[0], -1), _GATHERED)
+    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), matrix, **kwargs)
     return flat.reshape(*x.shape[:-1], *kernel.shape[1:])
 
 
@@ -111,21 +138,23 @@ class Attention(nnx.Module):
         elif c.qk_norm == "per_head":
             self.q_norm, self.k_norm = Norm(k, "head_dim", c), Norm(k, "head_dim", c)
 
-    def __call__(self, x_BLD, layer):
+    def __call__(self, x_BLD, layer, place):
         c, dtype = self.config, x_BLD.dtype
-        q_BLHK = _dot(x_BLD, self.query[...])
-        k_BLGK = _dot(x_BLD, self.key[...])
-        v_BLGK = _dot(x_BLD, self.value[...])
+        kinds = (self.query, "heads"), (self.key, "kv_heads"), (self.value, "kv_heads")
+        q_BLHK, k_BLGK, v_BLGK = (
+            place.pin(_dot(x_BLD, _used(kernel, dtype, place)), ("batch", "length", heads, None))
+            for kernel, heads in kinds
+        )
         if c.qk_norm == "full":
-            q_BLHK = self.q_norm(_join_heads(q_BLHK)).reshape(q_BLHK.shape)
-            k_BLGK = self.k_norm(_join_heads(k_BLGK)).reshape(k_BLGK.shape)
+            q_BLHK = self.q_norm(_join_heads(q_BLHK), place).reshape(q_BLHK.shape)
+            k_BLGK = self.k_norm(_join_heads(k_BLGK), place).reshape(k_BLGK.shape)
         elif c.qk_norm == "per_head":
-            q_BLHK, k_BLGK = self.q_norm(q_BLHK), self.k_norm(k_BLGK)
+            q_BLHK, k_BLGK = self.q_norm(q_BLHK, place), self.k_norm(k_BLGK, place)
         q_BLHK, k_BLGK = rotary(q_BLHK, c.rope_theta), rotary(k_BLGK, c.rope_theta)
         if c.attention_inverse_layer_scale:
             q_BLHK = q_BLHK / (layer + 1).astype(dtype)
         mixed_BLHK = causal_attention(q_BLHK, k_BLGK, v_BLGK)
-        return _dot(_join_heads(mixed_BLHK), self.out[...].reshape(-1, c.embed_dim))
+        return _dot(_join_heads(mixed_BLHK), _used(self.out, dtype, place).reshape(-1, c.embed_dim))
 
 
 class Mlp(nnx.Module):
@@ -140,13 +169,16 @@ class Mlp(nnx.Module):
         if c.mlp == "swiglu":
             self.gate = _param(keys[2], (c.embed_dim, c.mlp_dim), ("embed", "mlp"), "mlp", std, c)
 
-    def __call__(self, x_BLD):
-        hidden_BLF = _dot(x_BLD, self.up[...])
+    def __call__(self, x_BLD, place):
+        def hidden(kernel):
+            return place.pin(_dot(x_BLD, _used(kernel, x_BLD.dtype, place)), ("batch", "length", "mlp"))
+
+        hidden_BLF = hidden(self.up)
         if self.config.mlp == "swiglu":
-            hidden_BLF = jax.nn.silu(_dot(x_BLD, self.gate[...])) * hidden_BLF
+            hidden_BLF = jax.nn.silu(hidden(self.gate)) * hidden_BLF
         else:
             hidden_BLF = jax.nn.gelu(hidden_BLF, approximate=False)
-        return _dot(hidden_BLF, self.down[...])
+        return _dot(hidden_BLF, _used(self.down, x_BLD.dtype, place))
 
 
 class Block(nnx.Module):
@@ -159,9 +191,9 @@ class Block(nnx.Module):
         self.mlp_norm = Norm(config.embed_dim, "embed", config)
         self.mlp = Mlp(config, _out_std(config, config.mlp_dim)[layer], mlp_key)
 
-    def __call__(self, x_BLD, layer):
-        x_BLD = x_BLD + self.attention(self.attention_norm(x_BLD), layer)
-        return x_BLD + self.mlp(self.mlp_norm(x_BLD))
+    def __call__(self, x_BLD, layer, place):
+        x_BLD = place.pin(x_BLD + self.attention(self.attention_norm(x_BLD, place), layer, place), _BLD)
+        return place.pin(x_BLD + self.mlp(self.mlp_norm(x_BLD, place), place), _BLD)
 
 
 def _in_std(config: ModelConfig, fan_in: int) -> float:
@@ -192,19 +224,34 @@ class Decoder(nnx.Module):
         if not c.tied_embeddings:
             self.head = _param(head_key, (c.embed_dim, c.vocab_size), ("embed", "vocab"), "head", std, c)
 
-    def __call__(self, tokens_BL):
+    def __call__(self, tokens_BL, place):
         c = self.config
-        x_BLD = self.embed[...].astype(c.compute_dtype)[tokens_BL]
+        embed_VD = _used(self.embed, jnp.dtype(c.compute_dtype), place)
+        x_BLD = place.pin(embed_VD[tokens_BL], _BLD)
+        apply = _rematerialized(c, place, lambda x, block, layer: block(x, layer, place))
         if c.scan_layers:
-            x_BLD = nnx.scan(lambda x, block, layer: block(x, layer), in_axes=(nnx.Carry, 0, 0), out_axes=nnx.Carry)(
+            x_BLD = nnx.scan(apply, in_axes=(nnx.Carry, 0, 0), out_axes=nnx.Carry)(
                 x_BLD, self.layers, jnp.arange(c.num_layers)
             )
         else:
             for layer in range(c.num_layers):
-                x_BLD = getattr(self, layer_name(layer))(x_BLD, jnp.asarray(layer))
-        x_BLD = self.final_norm(x_BLD)
-        head_DV = self.embed[...].T if c.tied_embeddings else self.head[...]
-        return _dot(x_BLD, head_DV, preferred_element_type=_wide(x_BLD.dtype))
+                x_BLD = apply(x_BLD, getattr(self, layer_name(layer)), jnp.asarray(layer))
+        x_BLD = self.final_norm(x_BLD, place)
+        head_DV = embed_VD.T if c.tied_embeddings else _used(self.head, x_BLD.dtype, place)
+        logits_BLV = _dot(x_BLD, head_DV, preferred_element_type=_wide(x_BLD.dtype))
+        return place.pin(logits_BLV, ("batch", "length", "vocab"))
+
+
+def _rematerialized(config: ModelConfig, place: Placement, apply):
+    """`apply(x, block, layer)`, its backward pass computing anew what `config.remat` says, and gathering weights."""
+    policies = {
+        "none": jax.checkpoint_policies.save_anything_except_these_names(_GATHERED),
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "full": jax.checkpoint_policies.nothing_saveable,
+    }
+    if config.remat == "none" and place is ONE_DEVICE:
+        return apply
+    return nnx.remat(apply, policy=policies[config.remat], prevent_cse=not config.scan_layers)
 
 
 def layer_name(layer: int) -> str:
@@ -246,7 +293,9 @@ def shapes(config: ModelConfig) -> Params:
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
-def logits(config: ModelConfig, params: Params, tokens_BL: jax.Array) -> jax.Array:
+def logits(
+    config: ModelConfig, params: Params, tokens_BL: jax.Array, place: Placement = ONE_DEVICE
+) -> jax.Array:
     """Next-token logits, shape (B, L, V), float32 (float64 where compute_dtype is).
 
     Raises:
@@ -258,7 +307,7 @@ def logits(config: ModelConfig, params: Params, tokens_BL: jax.Array) -> jax.Arr
     graph, state = _abstract(config)
     state = jax.tree.map(lambda leaf: leaf, state)  # the cached one stays as it is
     nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)(tokens_BL)
+    return nnx.merge(graph, state)(tokens_BL, place)
 
 
 def stack_layers(params: Params) -> Params:

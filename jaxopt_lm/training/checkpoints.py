@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
 from jaxopt_lm.config import CheckpointConfig
@@ -86,9 +85,9 @@ class Checkpoints:
         if not saved:
             raise RuntimeError(f"checkpoint {step} was not saved; the newest is {self.latest_step}")
 
-    def restore(self, step: int, shapes: Any, sharding: jax.sharding.Sharding) -> tuple[Any, dict[str, Any]]:
-        """The state, on `sharding`, and the meta saved at `step`; `shapes` is the state as `ShapeDtypeStruct`s."""
-        return _restore(self._manager, step, shapes, sharding)
+    def restore(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
+        """The state and the meta saved at `step`; `target` is the state as `ShapeDtypeStruct`s with shardings."""
+        return _restore(self._manager, step, target)
 
     def _move_damaged(self) -> list[str]:
         """Moves the newest checkpoints away until one is sound; a line about each."""
@@ -125,18 +124,13 @@ class Checkpoints:
         )
 
 
-def read_checkpoint(
-    folder: Path, step: int, shapes: Any, sharding: jax.sharding.Sharding
-) -> tuple[Any, dict[str, Any]]:
+def read_checkpoint(folder: Path, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
     """`Checkpoints.restore` for who only reads."""
     with ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(create=False)) as manager:
-        return _restore(manager, step, shapes, sharding)
+        return _restore(manager, step, target)
 
 
-def _restore(
-    manager: ocp.CheckpointManager, step: int, shapes: Any, sharding: jax.sharding.Sharding
-) -> tuple[Any, dict[str, Any]]:
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+def _restore(manager: ocp.CheckpointManager, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
     args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
     restored = manager.restore(step, args=args)
     return restored["state"], restored["meta"]

@@ -38,11 +38,11 @@ class Evaluator:
     """
 
     def __init__(self, config: TrainConfig, store: TokenStore, mesh: jax.sharding.Mesh):
-        self._model, self._store, self._mesh = config.model, store, mesh
+        self._model, self._store, self._mesh, self._place = config.model, store, mesh, sharding.placement(mesh)
         self._batches = EvalBatches(
             store, batch_size=config.eval.batch_size, length=config.length, max_batches=config.eval.max_batches
         )
-        self._step = jax.jit(make_eval_step(config.model))
+        self._step = jax.jit(make_eval_step(config.model, self._place))
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """`eval/loss` in nats per token, `eval/bits_per_byte` of text, and `eval/perplexity` where it is finite.
@@ -64,7 +64,7 @@ class Evaluator:
         groups = deciles(counts)
         group_of_token = np.full(self._model.vocab_size, 9, np.int32)
         group_of_token[: groups.size] = groups
-        step = jax.jit(make_grouped_eval_step(self._model, 10))
+        step = jax.jit(make_grouped_eval_step(self._model, 10, self._place))
         params = eval_params(state.opt_state, state.params)
         sums = [jax.device_get(step(params, batch, group_of_token)) for batch in self._placed()]
         ce, targets = (np.sum(np.asarray(column, np.float64), axis=0) for column in zip(*sums, strict=True))

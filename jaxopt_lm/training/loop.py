@@ -146,7 +146,7 @@ class _Trainer:
             "model dtype float64: jax has it switched off; set the environment variable JAX_ENABLE_X64=1",
         )
         self.mesh = sharding.make_mesh(config.mesh)
-        config.check_batch_divides(self.mesh.shape["data"])
+        config.check_batch_divides(self.mesh.shape["data"], self.mesh.shape["fsdp"])
         self.train_store, self.eval_store = (
             TokenStore(config.data.tokens_dir, split, verify=config.data.verify) for split in ("train", "validation")
         )
@@ -157,7 +157,12 @@ class _Trainer:
         self.hparams = HParams.of(config)
         every = config.logging.telemetry_every_steps
         options = TelemetryOptions(every, self.train_store.token_counts()) if every else None
-        self.train_step = jax.jit(make_train_step(config.model, config.num_microbatches, options), donate_argnums=0)
+        self.layout = sharding.abstract_state(config, self.mesh)
+        self.train_step = jax.jit(
+            make_train_step(config.model, config.num_microbatches, options, sharding.placement(self.mesh)),
+            donate_argnums=0,
+            out_shardings=(sharding.shardings(self.layout), sharding.replicated(self.mesh)),
+        )
         self.meta = {"tokens": self.train_store.manifest.digest}
 
     def run(self, stop: StopSignals) -> Result:
@@ -233,16 +238,15 @@ class _Trainer:
         )
 
     def _init_or_restore(self, checkpoints: Checkpoints) -> TrainState:
-        """The newest checkpoint's state, or a new one; on the mesh either way."""
-        everywhere = sharding.replicated(self.mesh)
+        """The newest checkpoint's state, or a new one; on the mesh either way, never whole on one device of many."""
 
         def new_state(params: Params | None = None) -> TrainState:
             return init_state(self.config.model, self.hparams, jax.random.key(self.config.seed), params)
 
         step = checkpoints.latest_step
         if step is None:
-            return jax.jit(new_state, out_shardings=everywhere)(*self._given_params())
-        state, meta = checkpoints.restore(step, jax.eval_shape(new_state), everywhere)
+            return jax.jit(new_state, out_shardings=sharding.shardings(self.layout))(*self._given_params())
+        state, meta = checkpoints.restore(step, self.layout)
         require(
             meta == self.meta,
             f"data.tokens_dir={self.config.data.tokens_dir}: not the tokens that the run in {self.folder.path} began "
@@ -257,7 +261,8 @@ class _Trainer:
             return []
         from jaxopt_lm.model import huggingface  # safetensors, for the runs that need it
 
-        return [huggingface.read_params(self.config.init_from, self.config.model)]
+        params = huggingface.read_params(self.config.init_from, self.config.model)
+        return [jax.device_put(params, sharding.shardings(self.layout.params))]
 
     def _batches(self, step: int) -> Iterator[Batch]:
         is_target = np.ones((self.config.global_batch_size, self.config.length), np.float32)

@@ -4,15 +4,13 @@ import dataclasses
 import os
 from pathlib import Path
 
-import jax
-
 from jaxopt_lm.config import MeshConfig, TrainConfig
 from jaxopt_lm.data.tokens import Manifest
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.training import integrity, sharding
 from jaxopt_lm.training.checkpoints import read_checkpoint
 from jaxopt_lm.training.run import read_config, saved_steps
-from jaxopt_lm.training.step import HParams, TrainState, init_state
+from jaxopt_lm.training.step import TrainState
 
 _ATTEMPTS = 5
 
@@ -52,14 +50,13 @@ def read_run(workdir: str | os.PathLike, step: int | None = None) -> SavedRun:
       InputError: there is no such run or checkpoint, or it is damaged.
     """
     config, folder = read_config(workdir), Path(workdir, "checkpoints")
-    shapes = jax.eval_shape(lambda: init_state(config.model, HParams.of(config), jax.random.key(0)))
-    one_device = sharding.replicated(sharding.make_mesh(MeshConfig(data=1)))
+    target = sharding.abstract_state(config, sharding.make_mesh(MeshConfig(data=1)))
     for _ in range(_ATTEMPTS):
         newest = _sound_step(workdir, folder, step)
         if newest is None:
             continue
         try:
-            state, meta = read_checkpoint(folder, newest, shapes, one_device)
+            state, meta = read_checkpoint(folder, newest, target)
             return SavedRun(config, newest, state, meta["tokens"])
         except Exception:
             if (folder / str(newest)).exists():

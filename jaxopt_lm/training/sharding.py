@@ -1,26 +1,168 @@
-"""Devices: their arrangement and where arrays go."""
+"""Where arrays lie on a mesh of devices: one table from logical axes to mesh axes, and everything derived from it.
 
-from collections.abc import Sequence
+Mesh axes: `data` copies the parameters and divides the batch; `fsdp` divides the batch and, between their uses, the
+parameters; `tensor` divides heads, hidden units and the vocabulary. Parameters declare their logical axes where they
+are made, activations where they arise; the state of an optimizer is asked (`logical_axes`), never known by its type.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxopt_lm.config import MeshConfig
+from jaxopt_lm import model
+from jaxopt_lm.config import MESH_AXES, MeshConfig, TrainConfig
 from jaxopt_lm.errors import require
 from jaxopt_lm.training.loss import Batch
+from jaxopt_lm.training.step import HParams, TrainState, init_state
+
+RULES: dict[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "vocab": ("tensor",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "mlp": ("tensor",),
+    "embed": ("fsdp",),
+}
+"""The mesh axes over which each logical axis is divided; others are whole everywhere."""
+
+Axes = tuple[str | None, ...]
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh with the one axis `data`, over the first `config.data` devices.
+    """The mesh of a config, over the first devices where it needs fewer than there are.
 
     Raises:
-      InputError: there are fewer devices.
+      InputError: there are fewer devices, or they cannot be shared out evenly.
     """
-    devices = jax.devices()
-    data = len(devices) if config.data == -1 else config.data
-    require(data <= len(devices), f"mesh.data={data}: must be at most the {len(devices)} devices at hand, or -1")
-    return jax.make_mesh((data,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:data])
+    devices, sizes = jax.devices(), [getattr(config, name) for name in MESH_AXES]
+    asked = " ".join(f"mesh.{name}={size}" for name, size in zip(MESH_AXES, sizes, strict=True))
+    known = math.prod(size for size in sizes if size != -1)
+    require(known <= len(devices), f"{asked}: needs {known} devices, there are {len(devices)}; make one smaller")
+    if -1 in sizes:
+        require(len(devices) % known == 0, f"{asked}: {known} must divide the {len(devices)} devices, or leave out -1")
+        sizes[sizes.index(-1)] = len(devices) // known
+    needed = math.prod(sizes)
+    require(
+        needed == len(devices) or jax.process_count() == 1,
+        f"{asked}: with several processes must be all {len(devices)} devices, are {needed}; give -1 for the rest",
+    )
+    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:needed])
+
+
+def spec(axes: Axes, *, leave_out: str | None = None) -> PartitionSpec:
+    """How an array of these logical axes is divided. A mesh axis serves once: the first logical axis that asks has it.
+
+    Args:
+      axes: a name for each dimension; None for one that has none.
+      leave_out: a mesh axis over which it is not divided.
+    """
+    taken, entries = {leave_out}, []
+    for axis in axes:
+        mine = [name for name in RULES.get(axis or "", ()) if name not in taken]
+        taken.update(mine)
+        entries.append(mine[0] if len(mine) == 1 else tuple(mine) or None)
+    return PartitionSpec(*entries)
+
+
+class OnMesh(model.Placement):
+    """Pins arrays inside the model, for without pins the compiler finds worse ways.
+
+    Weights are cast, then gathered over `fsdp` for their use; pinned before and after, so what moves is the cast copy.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._mesh = mesh
+
+    def pin(self, x: jax.Array, axes: Axes) -> jax.Array:
+        return self._to(x, spec(axes))
+
+    def gather(self, weight: jax.Array, axes: Axes) -> jax.Array:
+        return self._to(self.pin(weight, axes), spec(axes, leave_out="fsdp"))
+
+    def _to(self, x: jax.Array, where: PartitionSpec) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self._mesh, where))
+
+
+def placement(mesh: Mesh) -> model.Placement:
+    """What the model is told of a mesh; of one device, nothing."""
+    return model.ONE_DEVICE if mesh.size == 1 else OnMesh(mesh)
+
+
+def logical_axes(f: Callable[[Any], Any], shapes: Any, labels: Any) -> Any:
+    """The logical axes of every array in `f(params)`: a tuple of names or None for each.
+
+    Found by asking: with an axis one longer in every parameter, the dimensions that change are that axis's. A dimension
+    that several axes change, a product of them, is none's.
+
+    Args:
+      f: from parameters to a pytree of arrays, an optimizer's init say; only its shapes are computed.
+      shapes: the parameters' tree of `jax.ShapeDtypeStruct`s.
+      labels: their tree of `Label`s.
+    """
+    here = jax.eval_shape(f, shapes)
+
+    def resized(axis: str, by: int) -> Any:
+        def shape(x, label):
+            sizes = tuple(size + by * (name == axis) for size, name in zip(x.shape, label.axes, strict=True))
+            return jax.ShapeDtypeStruct(sizes, x.dtype)
+
+        return jax.eval_shape(f, jax.tree.map(shape, shapes, labels))
+
+    def ranks(tree: Any) -> Any:
+        return jax.tree.structure(tree), [x.ndim for x in jax.tree.leaves(tree)]
+
+    found = [[set() for _ in x.shape] for x in jax.tree.leaves(here)]
+    for axis in RULES:
+        # A threshold on a size, as Adafactor's, may lie right above it; then it does not lie right below.
+        there = next((tree for by in (1, -1) if ranks(tree := resized(axis, by)) == ranks(here)), None)
+        for names, x, y in zip(found, jax.tree.leaves(here), jax.tree.leaves(there or here), strict=True):
+            for name, size, other in zip(names, x.shape, y.shape, strict=True):
+                if size != other:
+                    name.add(axis)
+    axes = [tuple(next(iter(name)) if len(name) == 1 else None for name in names) for names in found]
+    return jax.tree.unflatten(jax.tree.structure(here), axes)
+
+
+def abstract_state(config: TrainConfig, mesh: Mesh) -> TrainState:
+    """The state of a run on a mesh, with a `jax.ShapeDtypeStruct` that has its sharding in place of each array.
+
+    Raises:
+      InputError: a mesh axis does not divide an axis of a parameter.
+    """
+    shapes, labels = model.shapes(config.model), model.labels(config.model)
+    for (path, x), label in zip(jax.tree.leaves_with_path(shapes), jax.tree.leaves(labels), strict=True):
+        for name, size, mesh_axes in zip(label.axes, x.shape, spec(label.axes), strict=True):
+            divisor = _size(mesh, mesh_axes)
+            require(
+                size % divisor == 0,
+                f"mesh.{mesh_axes}={divisor}: does not divide {name}={size} of parameter "
+                f"{'/'.join(key.key for key in path)}; give a divisor of {size}",
+            )
+
+    def state(params):
+        return init_state(config.model, HParams.of(config), jax.random.key(0), params)
+
+    def where(x, axes):
+        wanted = spec(axes)
+        fits = [entry if size % _size(mesh, entry) == 0 else None for size, entry in zip(x.shape, wanted, strict=True)]
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*fits)))
+
+    return jax.tree.map(where, jax.eval_shape(state, shapes), logical_axes(state, shapes, labels))
+
+
+def shardings(tree: Any) -> Any:
+    """The sharding of every array, abstract or not, of a tree."""
+    return jax.tree.map(lambda x: x.sharding, tree)
+
+
+def _size(mesh: Mesh, entry: Any) -> int:
+    """Into how many parts an entry of a `PartitionSpec` divides."""
+    names = (entry,) if isinstance(entry, str) else entry or ()
+    return math.prod(mesh.shape[name] for name in names)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -29,10 +171,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Axis 0 is divided over `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Rows are divided over `data` and `fsdp`."""
+    return NamedSharding(mesh, spec(("batch",)))
 
 
 def place(batch: Sequence[np.ndarray], mesh: Mesh) -> Batch:
-    """(tokens, is_target) on the devices, divided over `data`."""
+    """(tokens, is_target) on the devices, divided by rows."""
     return jax.device_put(Batch(*batch), batch_sharding(mesh))  # pyright: ignore[reportArgumentType]

@@ -93,7 +93,10 @@ class TelemetryOptions(NamedTuple):
 
 
 def make_train_step(
-    config: ModelConfig, num_microbatches: int = 1, options: TelemetryOptions | None = None
+    config: ModelConfig,
+    num_microbatches: int = 1,
+    options: TelemetryOptions | None = None,
+    place: model.Placement = model.ONE_DEVICE,
 ) -> Callable[[TrainState, Batch, HParams], tuple[TrainState, Metrics]]:
     """The pure train step of a model.
 
@@ -104,6 +107,7 @@ def make_train_step(
       config: of the model.
       num_microbatches: parts of a batch computed one after another; divides the batch.
       options: adds the optimizer's telemetry to the metrics, under `telemetry/`; zeros at steps where it is not due.
+      place: of the mesh.
 
     Returns:
       `train_step(state, batch, hparams) -> (state, metrics)`. Metrics are float scalars: `train/loss` (cross-entropy in
@@ -114,7 +118,7 @@ def make_train_step(
     labels = model.labels(config)
 
     def train_step(state: TrainState, batch: Batch, hparams: HParams) -> tuple[TrainState, Metrics]:
-        objective = _Objective(config, batch, hparams.z_loss, num_microbatches)
+        objective = _Objective(config, batch, hparams.z_loss, num_microbatches, place)
         (ce, log_z_squared), grads = objective.grads(state.params)
         multiplier = hparams.multiplier(state.step)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(hparams.seed), _CURVATURE), state.step)
@@ -164,11 +168,19 @@ class _Objective(NamedTuple):
     batch: Batch
     z_loss: Any
     num_parts: int
+    place: model.Placement
+
+    def _logits(self, params, tokens):
+        return model.logits(self.config, params, tokens, self.place)
+
+    def _pinned(self, grads):
+        """Gradients, lying as the parameters do."""
+        return jax.tree.map(lambda g, label: self.place.pin(g, label.axes), grads, model.labels(self.config))
 
     def _loss(self, params, part):
         """(Loss, (cross-entropy, (log Z)^2)), the part's share of means over the targets of the whole batch."""
         count = num_targets(self.batch)
-        ce, log_z_squared = summed_losses(model.logits(self.config, params, part.tokens), part)
+        ce, log_z_squared = summed_losses(self._logits(params, part.tokens), part)
         ce, log_z_squared = (total / count.astype(total.dtype) for total in (ce, log_z_squared))
         return ce + self.z_loss * log_z_squared, (ce, log_z_squared)
 
@@ -177,7 +189,7 @@ class _Objective(NamedTuple):
 
         def of_part(part, _):
             grads, aux = jax.grad(self._loss, has_aux=True)(params, part)
-            return aux, grads
+            return aux, self._pinned(grads)
 
         return self._sum(of_part)
 
@@ -186,15 +198,16 @@ class _Objective(NamedTuple):
         count = num_targets(self.batch)
 
         def of_part(part, index):
-            logits = functools.partial(model.logits, self.config, tokens_BL=part.tokens)
-            weights = target_weights(part) / count
-            return sampled_label_grads(lambda p: logits(params=p), params, jax.random.fold_in(key, index), weights)
+            weights, part_key = target_weights(part) / count, jax.random.fold_in(key, index)
+            return self._pinned(
+                sampled_label_grads(lambda p: self._logits(p, part.tokens), params, part_key, weights)
+            )
 
         return self._sum(of_part)
 
     def hutchinson(self, params, key):
         """z * (H z), H the loss's Hessian; every part has the same z."""
-        return self._sum(lambda part, _: hutchinson(lambda p: self._loss(p, part)[0], params, key))
+        return self._sum(lambda part, _: self._pinned(hutchinson(lambda p: self._loss(p, part)[0], params, key)))
 
     def _sum(self, of_part):
         """Sum of `of_part(part, index)` over the parts, one after another."""
@@ -209,18 +222,20 @@ class _Objective(NamedTuple):
         return total
 
 
-def make_eval_step(config: ModelConfig) -> Callable[[model.Params, Batch], tuple[jax.Array, jax.Array]]:
+def make_eval_step(
+    config: ModelConfig, place: model.Placement = model.ONE_DEVICE
+) -> Callable[[model.Params, Batch], tuple[jax.Array, jax.Array]]:
     """`eval_step(params, batch) -> (sum of cross-entropy in nats, number of targets)`."""
 
     def eval_step(params: model.Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        ce, _ = summed_losses(model.logits(config, params, batch.tokens), batch)
+        ce, _ = summed_losses(model.logits(config, params, batch.tokens, place), batch)
         return ce, num_targets(batch)
 
     return eval_step
 
 
 def make_grouped_eval_step(
-    config: ModelConfig, num_groups: int
+    config: ModelConfig, num_groups: int, place: model.Placement = model.ONE_DEVICE
 ) -> Callable[[model.Params, Batch, np.ndarray], tuple[jax.Array, jax.Array]]:
     """`eval_step(params, batch, group_of_token) -> (sums of cross-entropy, numbers of targets)`, both [num_groups].
 
@@ -228,7 +243,7 @@ def make_grouped_eval_step(
     """
 
     def eval_step(params: model.Params, batch: Batch, group_of_token: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        logits_BLV = model.logits(config, params, batch.tokens)
+        logits_BLV = model.logits(config, params, batch.tokens, place)
         targets_T = jnp.roll(batch.tokens, -1, axis=1).reshape(-1)
         ce_T, _ = token_losses(logits_BLV.reshape(targets_T.size, -1), targets_T)
         member_TG = jax.nn.one_hot(jnp.asarray(group_of_token)[targets_T], num_groups, dtype=ce_T.dtype)
