@@ -4,6 +4,7 @@ Frozen dataclasses, checked when they are built. Reading, overriding and writing
 """
 
 import dataclasses
+import re
 import types
 import typing
 from typing import Any, Literal
@@ -113,6 +114,34 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DistributedConfig:
+    """Several processes that train together, one on each host. Slurm and TPU pods need none of these."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, any free port; None: found by itself on Slurm and TPU pods, elsewhere one process."""
+    num_processes: int | None = None
+    """How many there are; given with coordinator."""
+    process_id: int | None = None
+    """Which one this is, from 0; given with coordinator."""
+    timeout_seconds: int = 300
+    """How long to wait for the others at the start."""
+
+    def __post_init__(self):
+        given = [name for name in ("coordinator", "num_processes", "process_id") if getattr(self, name) is not None]
+        require(len(given) in (0, 3), f"distributed: only {', '.join(given)} is given; give all three, or none")
+        _at_least("distributed", self, 1, "num_processes", "timeout_seconds")
+        _at_least("distributed", self, 0, "process_id")
+        require(
+            not given or (self.process_id or 0) < (self.num_processes or 0),
+            f"distributed.process_id={self.process_id}: must be below num_processes={self.num_processes}",
+        )
+        require(
+            not given or re.fullmatch(r"[^:\s]+:\d{1,5}", self.coordinator or "") is not None,
+            f"distributed.coordinator={self.coordinator!r}: must be HOST:PORT",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A training run."""
 
@@ -128,6 +157,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     mesh: MeshConfig = MeshConfig()
+    distributed: DistributedConfig = DistributedConfig()
     num_train_steps: int = 10_000
     """Updates in the whole run."""
     global_batch_size: int = 256

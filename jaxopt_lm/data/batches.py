@@ -5,7 +5,8 @@ left over at the end of the split belong to none. Training walks through exact p
 each epoch; evaluation reads them in order.
 """
 
-from collections.abc import Iterator
+import typing
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
@@ -31,21 +32,32 @@ class _Windows(grain.sources.RandomAccessDataSource):
 class TrainBatches:
     """`batches[step]`: int32 tokens (batch_size, length), the same for the same (seed, step) whatever was read before.
 
+    A process that needs but some rows of every batch reads those alone.
+
     Args:
       store: the training tokens.
       seed: of the permutations.
       batch_size: windows in a batch; a batch may end one epoch and begin the next.
       length: tokens in a window.
+      rows: those of each batch that are read, in this order; None: all.
 
     Raises:
       InputError: the store does not hold one whole window.
     """
 
-    def __init__(self, store: TokenStore, *, seed: int, batch_size: int, length: int):
+    def __init__(
+        self, store: TokenStore, *, seed: int, batch_size: int, length: int, rows: Sequence[int] | None = None
+    ):
         windows = _Windows(store, length)
         require(len(windows) > 0, f"length={length}: must be at most the {len(store)} tokens of the split")
         self.batches_per_epoch = len(windows) / batch_size
-        self._dataset = grain.MapDataset.source(windows).seed(seed).shuffle().repeat().batch(batch_size)
+        stream = grain.MapDataset.source(windows).seed(seed).shuffle().repeat()
+        rows = range(batch_size) if rows is None else rows
+
+        def batch(step: int) -> np.ndarray:
+            return np.stack([typing.cast(np.ndarray, stream[int(step) * batch_size + row]) for row in rows])
+
+        self._dataset = grain.MapDataset.range(2**31).map(batch)
 
     def __getitem__(self, step: int) -> np.ndarray:
         batch = self._dataset[step]
@@ -67,21 +79,32 @@ class EvalBatches:
       batch_size: windows in a batch.
       length: tokens in a window.
       max_batches: at most so many; None: all windows.
+      rows: those of each batch that are read; None: all.
 
     Raises:
       InputError: the store does not hold one whole window.
     """
 
-    def __init__(self, store: TokenStore, *, batch_size: int, length: int, max_batches: int | None):
+    def __init__(
+        self,
+        store: TokenStore,
+        *,
+        batch_size: int,
+        length: int,
+        max_batches: int | None,
+        rows: Sequence[int] | None = None,
+    ):
         self._windows, self._batch_size, self._length = _Windows(store, length), batch_size, length
+        self._rows = range(batch_size) if rows is None else rows
         count = len(self._windows)
         require(count > 0, f"length={length}: must be at most the {len(store)} tokens of the validation split")
         self._count = count if max_batches is None else min(count, max_batches * batch_size)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for first in range(0, self._count, self._batch_size):
-            rows = [self._windows[i] for i in range(first, min(first + self._batch_size, self._count))]
-            tokens = np.zeros((self._batch_size, self._length), np.int32)
+            tokens = np.zeros((len(self._rows), self._length), np.int32)
             is_target = np.zeros(tokens.shape, np.float32)
-            tokens[: len(rows)], is_target[: len(rows)] = rows, 1
+            for place, row in enumerate(self._rows):
+                if first + row < self._count:
+                    tokens[place], is_target[place] = self._windows[first + row], 1
             yield tokens, is_target

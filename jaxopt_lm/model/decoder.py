@@ -293,9 +293,7 @@ def shapes(config: ModelConfig) -> Params:
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
-def logits(
-    config: ModelConfig, params: Params, tokens_BL: jax.Array, place: Placement = ONE_DEVICE
-) -> jax.Array:
+def logits(config: ModelConfig, params: Params, tokens_BL: jax.Array, place: Placement = ONE_DEVICE) -> jax.Array:
     """Next-token logits, shape (B, L, V), float32 (float64 where compute_dtype is).
 
     Raises:

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 
 from jaxopt_lm.config import CheckpointConfig
 from jaxopt_lm.errors import InputError, mend_of
-from jaxopt_lm.training import integrity
+from jaxopt_lm.training import integrity, processes
 from jaxopt_lm.training.run import saved_steps
 
 DAMAGED = "damaged"
@@ -34,7 +34,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, config: CheckpointConfig):
         self._folder = folder.absolute()
-        self.moved = self._move_damaged()
+        with processes.together():
+            self.moved = self._move_damaged() if processes.is_primary() else []
         self._saving: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.keep_last,
@@ -109,7 +110,7 @@ class Checkpoints:
         integrity.sign(self._folder / f"{self._saving}.orbax-checkpoint-tmp")
 
     def _seal(self) -> None:
-        for step in saved_steps(self._folder):
+        for step in saved_steps(self._folder) if processes.is_primary() else ():
             integrity.seal(self._folder / str(step))
 
     def _not_written(self, error: Exception) -> Exception:

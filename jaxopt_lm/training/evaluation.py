@@ -38,11 +38,16 @@ class Evaluator:
     """
 
     def __init__(self, config: TrainConfig, store: TokenStore, mesh: jax.sharding.Mesh):
-        self._model, self._store, self._mesh, self._place = config.model, store, mesh, sharding.placement(mesh)
+        self._model, self._store, self._place = config.model, store, sharding.placement(mesh)
+        self._rows, self._everywhere = sharding.Rows(mesh, config.eval.batch_size), sharding.replicated(mesh)
         self._batches = EvalBatches(
-            store, batch_size=config.eval.batch_size, length=config.length, max_batches=config.eval.max_batches
+            store,
+            batch_size=config.eval.batch_size,
+            length=config.length,
+            max_batches=config.eval.max_batches,
+            rows=self._rows.local,
         )
-        self._step = jax.jit(make_eval_step(config.model, self._place))
+        self._step = jax.jit(make_eval_step(config.model, self._place), out_shardings=self._everywhere)
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """`eval/loss` in nats per token, `eval/bits_per_byte` of text, and `eval/perplexity` where it is finite.
@@ -64,7 +69,7 @@ class Evaluator:
         groups = deciles(counts)
         group_of_token = np.full(self._model.vocab_size, 9, np.int32)
         group_of_token[: groups.size] = groups
-        step = jax.jit(make_grouped_eval_step(self._model, 10, self._place))
+        step = jax.jit(make_grouped_eval_step(self._model, 10, self._place), out_shardings=self._everywhere)
         params = eval_params(state.opt_state, state.params)
         sums = [jax.device_get(step(params, batch, group_of_token)) for batch in self._placed()]
         ce, targets = (np.sum(np.asarray(column, np.float64), axis=0) for column in zip(*sums, strict=True))
@@ -80,8 +85,7 @@ class Evaluator:
         return self._metrics(float(ce.sum() / targets.sum())), rows
 
     def _placed(self) -> Iterator[Batch]:
-        for batch in self._batches:
-            yield sharding.place(batch, self._mesh)
+        yield from map(self._rows.place, self._batches)
 
     def _metrics(self, loss: float) -> dict[str, float]:
         bits_per_byte = loss / math.log(2) / self._store.split.bytes_per_token

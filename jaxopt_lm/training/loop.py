@@ -2,12 +2,11 @@
 
 import contextlib
 import dataclasses
-import signal
 import statistics
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,46 +21,18 @@ from jaxopt_lm.data.tokens import TokenStore
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.model import Params
 from jaxopt_lm.model.summary import flops_per_token, num_params
-from jaxopt_lm.training import sharding
+from jaxopt_lm.training import processes, sharding
 from jaxopt_lm.training.checkpoints import Checkpoints
 from jaxopt_lm.training.display import Display
 from jaxopt_lm.training.evaluation import Evaluator
 from jaxopt_lm.training.loss import Batch
-from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, peak_flops
+from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, NoWriter, peak_flops
+from jaxopt_lm.training.processes import Stop, StopSignals
 from jaxopt_lm.training.run import RunFolder, Series, read_history, read_metrics
 from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState, init_state, make_train_step
 
 
-class StopSignals:
-    """Within this context the first SIGINT or SIGTERM is remembered; a second one ends the process.
-
-    Outside the main thread, where Python delivers no signals, it does nothing.
-
-    Attributes:
-      received: the number of the signal that came, or None.
-    """
-
-    def __init__(self):
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        main = threading.current_thread() is threading.main_thread()
-        for number in (signal.SIGINT, signal.SIGTERM) if main else ():
-            self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def _receive(self, number: int, frame: Any) -> None:
-        del frame
-        self.received = number
-        self.__exit__()
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-def ensure_tokens(config: TokensConfig, stop: StopSignals) -> bool:
+def ensure_tokens(config: TokensConfig, stop: Stop) -> bool:
     """Prepares the tokens in a child process unless `config.tokens_dir` holds them; TensorFlow stays out of this one.
 
     Returns:
@@ -128,18 +99,25 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
     Raises:
       InputError: the config asks for what is not there (tokens, devices, a folder of its own).
     """
-    console = console or Console()
-    with RunFolder(config) as folder, StopSignals() as stop:
-        if not ensure_tokens(config.data, stop):
+    processes.start(config.distributed)
+    primary = processes.is_primary()
+    console = (console or Console()) if primary else Console(quiet=True)
+    with contextlib.ExitStack() as stack:
+        with processes.together():
+            folder = stack.enter_context(RunFolder(config)) if primary else None
+            stop = stack.enter_context(StopSignals() if jax.process_count() == 1 else processes.StopTogether())
+            prepared = ensure_tokens(config.data, stop)
+            trainer = _Trainer(config, folder, console) if prepared else None
+        if trainer is None:
             return Result("interrupted", 0, {}, 128 + (stop.received or 0))
-        return _Trainer(config, folder, console).run(stop)
+        return trainer.run(stop)
 
 
 class _Trainer:
     """One process's work on one run."""
 
-    def __init__(self, config: TrainConfig, folder: RunFolder, console: Console):
-        self.config, self.folder, self.console = config, folder, console
+    def __init__(self, config: TrainConfig, folder: RunFolder | None, console: Console):
+        self.config, self.folder, self.console, self.path = config, folder, console, Path(config.workdir)
         wide = "float64" in (config.model.param_dtype, config.model.compute_dtype)
         require(
             not wide or jax.dtypes.canonicalize_dtype("float64") == "float64",
@@ -148,10 +126,16 @@ class _Trainer:
         self.mesh = sharding.make_mesh(config.mesh)
         config.check_batch_divides(self.mesh.shape["data"], self.mesh.shape["fsdp"])
         self.train_store, self.eval_store = (
-            TokenStore(config.data.tokens_dir, split, verify=config.data.verify) for split in ("train", "validation")
+            TokenStore(config.data.tokens_dir, split, verify=config.data.verify and folder is not None)
+            for split in ("train", "validation")
         )
+        self.rows = sharding.Rows(self.mesh, config.global_batch_size)
         self.batches = TrainBatches(
-            self.train_store, seed=config.data.seed, batch_size=config.global_batch_size, length=config.length
+            self.train_store,
+            seed=config.data.seed,
+            batch_size=config.global_batch_size,
+            length=config.length,
+            rows=self.rows.local,
         )
         self.evaluate = Evaluator(config, self.eval_store, self.mesh)
         self.hparams = HParams.of(config)
@@ -165,8 +149,8 @@ class _Trainer:
         )
         self.meta = {"tokens": self.train_store.manifest.digest}
 
-    def run(self, stop: StopSignals) -> Result:
-        config, path = self.config, self.folder.path
+    def run(self, stop: Stop) -> Result:
+        config, path = self.config, self.path
         with Checkpoints(path / "checkpoints", config.checkpoint) as checkpoints:
             for line in checkpoints.moved:
                 self._say(f"warning: {line}")
@@ -179,9 +163,12 @@ class _Trainer:
                 f"{path / 'metrics.jsonl'}: has no line of step {first}, which is checkpointed; put the file back or "
                 "give another --config.workdir",
             )
-            self.folder.begin(config)
+            with processes.together():
+                if self.folder:
+                    self.folder.begin(config)
+                writer = MetricWriter(path, first, config) if self.folder else NoWriter()
             with (
-                MetricWriter(path, first, config) as writer,
+                writer,
                 Display(self.console, first, config.num_train_steps) as display,
             ):
                 try:
@@ -197,9 +184,9 @@ class _Trainer:
         state: TrainState,
         first: int,
         checkpoints: Checkpoints,
-        writer: MetricWriter,
+        writer: MetricWriter | NoWriter,
         log: MetricLog,
-        stop: StopSignals,
+        stop: Stop,
     ) -> TrainState:
         """The loop; the last state.
 
@@ -212,7 +199,7 @@ class _Trainer:
         for step in range(first + 1, config.num_train_steps + 1):
             state, metrics = self.train_step(state, next(batches), self.hparams)
             log.push(step, metrics)
-            done, stopping = step == config.num_train_steps, stop.received is not None
+            done, stopping = step == config.num_train_steps, stop.after(step)
             evaluate = done or step % config.eval.every_steps == 0
             save = done or stopping or step % config.checkpoint.every_steps == 0
             if evaluate or save:
@@ -225,7 +212,7 @@ class _Trainer:
                 break
         return state
 
-    def _log(self, writer: MetricWriter, display: Display) -> MetricLog:
+    def _log(self, writer: MetricWriter | NoWriter, display: Display) -> MetricLog:
         config, peak = self.config, peak_flops(self.mesh.devices.flat[0].device_kind)
         return MetricLog(
             writer,
@@ -249,10 +236,10 @@ class _Trainer:
         state, meta = checkpoints.restore(step, self.layout)
         require(
             meta == self.meta,
-            f"data.tokens_dir={self.config.data.tokens_dir}: not the tokens that the run in {self.folder.path} began "
+            f"data.tokens_dir={self.config.data.tokens_dir}: not the tokens that the run in {self.path} began "
             "with; put those back or give another --config.workdir",
         )
-        self._say(f"resuming {self.folder.path} from step {step}")
+        self._say(f"resuming {self.path} from step {step}")
         return state
 
     def _given_params(self) -> list[Params]:
@@ -265,14 +252,13 @@ class _Trainer:
         return [jax.device_put(params, sharding.shardings(self.layout.params))]
 
     def _batches(self, step: int) -> Iterator[Batch]:
-        is_target = np.ones((self.config.global_batch_size, self.config.length), np.float32)
         for tokens in self.batches.from_step(step):
-            yield sharding.place((tokens, is_target), self.mesh)
+            yield self.rows.place((tokens, np.ones(tokens.shape, np.float32)))
 
     def _newest_metrics(self) -> dict[str, Any]:
         """The newest value of every metric in `metrics.jsonl`, and the median of the tokens per second."""
         newest: dict[str, Any] = {"step": 0}
-        lines = list(read_metrics(self.folder.path))
+        lines = list(read_metrics(self.path))
         for line in lines:
             newest |= line
         rates = [line["tokens_per_sec"] for line in lines if "tokens_per_sec" in line]
@@ -283,8 +269,9 @@ class _Trainer:
             "eval/unigram_entropy": self.eval_store.split.unigram_entropy,
             "num_params": num_params(self.config.model),
         }
-        self.folder.write_result({"status": status} | metrics | extra)
-        return Result(status, metrics.pop("step"), metrics, exit_code, read_history(self.folder.path), state)
+        if self.folder:
+            self.folder.write_result({"status": status} | metrics | extra)
+        return Result(status, metrics.pop("step"), metrics, exit_code, read_history(self.path), state)
 
     def _completed(self, state: TrainState) -> Result:
         metrics, entropy = self._newest_metrics(), self.eval_store.split.unigram_entropy
@@ -295,7 +282,7 @@ class _Trainer:
             f"done: step {metrics['step']}, eval loss {loss:.3f} nats per token, {beside} of the validation tokens; "
             f"{metrics['eval/bits_per_byte']:.3f} bits per byte"
             + (f"; {rate:,.0f} tokens/s" if rate else "")
-            + f"; see {self.folder.path}"
+            + f"; see {self.path}"
         )
         return self._result("completed", 0, metrics, state)
 
@@ -308,7 +295,7 @@ class _Trainer:
         metrics = self._newest_metrics()
         step = metrics.pop("step")
         self._say(f"stopped at step {step}; the same command goes on from there")
-        return Result("interrupted", step, metrics, 128 + number, read_history(self.folder.path), state)
+        return Result("interrupted", step, metrics, 128 + number, read_history(self.path), state)
 
     def _say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -104,6 +104,19 @@ class MetricWriter:
             self._events.flush()
 
 
+class NoWriter:
+    """What a process that is not the primary has in place of a `MetricWriter`: writes nothing."""
+
+    def __enter__(self) -> "NoWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def write(self, line: dict[str, Any]) -> None: ...
+
+    def flush(self) -> None: ...
+
+
 class Throughput:
     """Tokens per second of training, with the compilation, evaluations and saves left out."""
 
@@ -141,7 +154,7 @@ class MetricLog:
 
     def __init__(
         self,
-        writer: MetricWriter,
+        writer: MetricWriter | NoWriter,
         display: Display,
         *,
         every_steps: int,

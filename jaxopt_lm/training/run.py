@@ -1,5 +1,6 @@
 """The folder of a run: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and at the end `result.json`."""
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -9,12 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.config import DistributedConfig, TrainConfig
 from jaxopt_lm.config_io import differences, from_dict, to_dict, to_json
 from jaxopt_lm.data.tokens import write_atomically
 from jaxopt_lm.errors import InputError, require
 
-MAY_DIFFER_ON_RESUME = ("workdir", "mesh.", "logging.", "checkpoint.", "data.tokens_dir", "data.verify")
+MAY_DIFFER_ON_RESUME = (
+    *("workdir", "mesh.", "distributed.", "logging.", "checkpoint."),
+    *("data.tokens_dir", "data.verify", "model.remat"),
+)
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -64,6 +68,7 @@ class RunFolder:
 
     def begin(self, config: TrainConfig) -> None:
         """Writes `config.json` and removes an older `result.json`: from here on the folder is this run's."""
+        config = dataclasses.replace(config, distributed=DistributedConfig())  # of these processes, not of the run
         write_atomically(self.path / "config.json", to_json(config).encode())
         (self.path / "result.json").unlink(missing_ok=True)
 

@@ -175,6 +175,24 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, spec(("batch",)))
 
 
-def place(batch: Sequence[np.ndarray], mesh: Mesh) -> Batch:
-    """(tokens, is_target) on the devices, divided by rows."""
-    return jax.device_put(Batch(*batch), batch_sharding(mesh))  # pyright: ignore[reportArgumentType]
+class Rows:
+    """The rows of a batch on a mesh.
+
+    Attributes:
+      local: those that lie on devices of this process, in order: what it has to read.
+    """
+
+    def __init__(self, mesh: Mesh, batch_size: int):
+        self._sharding, self._all = batch_sharding(mesh), np.arange(batch_size)
+        slices = self._sharding.addressable_devices_indices_map((batch_size,)).values()
+        self.local = np.unique(np.concatenate([self._all[index] for index in slices])).tolist()
+
+    def place(self, batch: Sequence[np.ndarray]) -> Batch:
+        """(tokens, is_target), of which this process has the local rows, on the devices, divided by rows."""
+        return Batch(*map(self._place, batch))
+
+    def _place(self, local: np.ndarray) -> jax.Array:
+        def rows(index):
+            return local[np.searchsorted(self.local, self._all[index[0]])]
+
+        return jax.make_array_from_callback((self._all.size, *local.shape[1:]), self._sharding, rows)

@@ -199,9 +199,7 @@ class _Objective(NamedTuple):
 
         def of_part(part, index):
             weights, part_key = target_weights(part) / count, jax.random.fold_in(key, index)
-            return self._pinned(
-                sampled_label_grads(lambda p: self._logits(p, part.tokens), params, part_key, weights)
-            )
+            return self._pinned(sampled_label_grads(lambda p: self._logits(p, part.tokens), params, part_key, weights))
 
         return self._sum(of_part)
 
