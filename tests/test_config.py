@@ -98,7 +98,11 @@ def test_what_does_not_fit_is_refused(fields, message):
     ("section", "fields", "message"),
     [
         ("mesh", {"data": 0}, "mesh.data=0: must be -1 or at least 1"),
-        ("mesh", {"data": 5}, "global_batch_size / num_microbatches=256: must be a multiple of the mesh's data=5"),
+        (
+            "mesh",
+            {"data": 5},
+            "global_batch_size / num_microbatches=256: must be a multiple of the mesh's data",
+        ),
         ("data", {"vocab_size": 0}, "data.vocab_size=0: must be at least 1"),
         ("data", {"tokens_dir": ""}, "data.tokens_dir='': must be a path"),
         ("data", {"task": "c5"}, "data.task='c5': must be one of sotu, c4, fineweb, text"),
@@ -194,6 +198,7 @@ def test_every_field_is_read():
         "data": [package / "training" / "loop.py", package / "data" / "tasks.py", package / "data" / "prepare.py"],
         "checkpoint": [package / "training" / "checkpoints.py"],
         "mesh": [package / "training" / "sharding.py"],
+        "distributed": [package / "training" / "processes.py"],
         "optimizer": list((package / "optimizers").glob("*.py")),
         "schedule": [package / "optimizers" / "schedules.py"],
     }

@@ -18,7 +18,7 @@ def sampled_label_grads(
     Args:
       logits_fn: parameters to logits [..., V]; every leading index is one prediction.
       params: where.
-      key: of the draw.
+      key: of the draw; or [B] of them, one for each index of the logits' first axis.
       weights: of the predictions in the mean, of the logits' leading shape; None: 1 / n each.
 
     Returns:
@@ -27,7 +27,8 @@ def sampled_label_grads(
     Reference: Liu et al. 2023, arXiv 2305.14342, algorithm 2.
     """
     logits, pullback = jax.vjp(logits_fn, params)
-    labels = jax.random.categorical(key, logits)
+    per_row = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1
+    labels = (jax.vmap(jax.random.categorical) if per_row else jax.random.categorical)(key, logits)
     residual = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     share = jnp.full(labels.shape, 1 / labels.size) if weights is None else weights
     (grads,) = pullback(residual * share[..., None].astype(logits.dtype))

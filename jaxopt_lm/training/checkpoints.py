@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxopt_lm.config import CheckpointConfig
@@ -75,7 +78,7 @@ class Checkpoints:
         """
         if self.latest_step == step:
             return
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        args = ocp.args.Composite(state=ocp.args.StandardSave(_filled(state)), meta=ocp.args.JsonSave(meta))
         try:
             self._manager.wait_until_finished()
             self._seal()
@@ -132,6 +135,15 @@ def read_checkpoint(folder: Path, step: int, target: Any) -> tuple[Any, dict[str
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(_filled(target)), meta=ocp.args.JsonRestore())
     restored = manager.restore(step, args=args)
-    return restored["state"], restored["meta"]
+
+    def emptied(x: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+        return x if wanted.size else jnp.zeros(wanted.shape, wanted.dtype, device=wanted.sharding)
+
+    return jax.tree.map(emptied, restored["state"], target), restored["meta"]
+
+
+def _filled(tree: Any) -> Any:
+    """The tree with a number in place of every array of size zero, which Orbax refuses; Adafactor's state has such."""
+    return jax.tree.map(lambda x: x if x.size else np.zeros(1, x.dtype), tree)

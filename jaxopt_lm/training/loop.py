@@ -29,7 +29,7 @@ from jaxopt_lm.training.loss import Batch
 from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, NoWriter, peak_flops
 from jaxopt_lm.training.processes import Stop, StopSignals
 from jaxopt_lm.training.run import RunFolder, Series, read_history, read_metrics
-from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState, init_state, make_train_step
+from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState
 
 
 def ensure_tokens(config: TokensConfig, stop: Stop) -> bool:
@@ -142,11 +142,7 @@ class _Trainer:
         every = config.logging.telemetry_every_steps
         options = TelemetryOptions(every, self.train_store.token_counts()) if every else None
         self.layout = sharding.abstract_state(config, self.mesh)
-        self.train_step = jax.jit(
-            make_train_step(config.model, config.num_microbatches, options, sharding.placement(self.mesh)),
-            donate_argnums=0,
-            out_shardings=(sharding.shardings(self.layout), sharding.replicated(self.mesh)),
-        )
+        self.train_step = sharding.jit_train_step(config, self.mesh, self.layout, options)
         self.meta = {"tokens": self.train_store.manifest.digest}
 
     def run(self, stop: Stop) -> Result:
@@ -227,12 +223,9 @@ class _Trainer:
     def _init_or_restore(self, checkpoints: Checkpoints) -> TrainState:
         """The newest checkpoint's state, or a new one; on the mesh either way, never whole on one device of many."""
 
-        def new_state(params: Params | None = None) -> TrainState:
-            return init_state(self.config.model, self.hparams, jax.random.key(self.config.seed), params)
-
         step = checkpoints.latest_step
         if step is None:
-            return jax.jit(new_state, out_shardings=sharding.shardings(self.layout))(*self._given_params())
+            return sharding.jit_init(self.config, self.layout)(*self._given_params())
         state, meta = checkpoints.restore(step, self.layout)
         require(
             meta == self.meta,

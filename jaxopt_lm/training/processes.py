@@ -33,7 +33,6 @@ def start(config: DistributedConfig) -> None:
     """
     if jax.distributed.is_initialized() or (config.coordinator is None and not _in_cluster()):
         return
-    explicit = {} if config.coordinator is None else {"cluster_detection_method": "deactivate"}
     local = (config.coordinator or "").startswith("127.0.0.1:")  # else the coordinator listens on every interface
     try:
         jax.distributed.initialize(
@@ -44,7 +43,7 @@ def start(config: DistributedConfig) -> None:
             initialization_timeout=config.timeout_seconds,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
-            **explicit,
+            cluster_detection_method=None if config.coordinator is None else "deactivate",
         )
     except (RuntimeError, ValueError) as error:
         where = config.coordinator or "the cluster's"

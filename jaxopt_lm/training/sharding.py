@@ -17,7 +17,7 @@ from jaxopt_lm import model
 from jaxopt_lm.config import MESH_AXES, MeshConfig, TrainConfig
 from jaxopt_lm.errors import require
 from jaxopt_lm.training.loss import Batch
-from jaxopt_lm.training.step import HParams, TrainState, init_state
+from jaxopt_lm.training.step import HParams, Metrics, TelemetryOptions, TrainState, init_state, make_train_step
 
 RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
@@ -157,6 +157,23 @@ def abstract_state(config: TrainConfig, mesh: Mesh) -> TrainState:
 def shardings(tree: Any) -> Any:
     """The sharding of every array, abstract or not, of a tree."""
     return jax.tree.map(lambda x: x.sharding, tree)
+
+
+def jit_init(config: TrainConfig, layout: TrainState) -> Callable[..., TrainState]:
+    """`init(params=None)`: the first state, of drawn parameters or of these; made where `layout` says, never whole."""
+
+    def init(params: model.Params | None = None) -> TrainState:
+        return init_state(config.model, HParams.of(config), jax.random.key(config.seed), params)
+
+    return jax.jit(init, out_shardings=shardings(layout))
+
+
+def jit_train_step(
+    config: TrainConfig, mesh: Mesh, layout: TrainState, options: TelemetryOptions | None = None
+) -> jax.stages.Wrapped[[TrainState, Batch, HParams], tuple[TrainState, Metrics]]:
+    """The compiled train step on a mesh; the state is donated and stays where `layout`, `abstract_state`'s, says."""
+    step = make_train_step(config.model, config.num_microbatches, options, placement(mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings(layout), replicated(mesh)))
 
 
 def _size(mesh: Mesh, entry: Any) -> int:

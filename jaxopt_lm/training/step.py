@@ -194,12 +194,13 @@ class _Objective(NamedTuple):
         return self._sum(of_part)
 
     def sampled_grads(self, params, key):
-        """Gradients of the mean cross-entropy on labels drawn from the model."""
+        """Gradients of the mean cross-entropy on labels drawn from the model, the same for any number of parts."""
         count = num_targets(self.batch)
 
         def of_part(part, index):
-            weights, part_key = target_weights(part) / count, jax.random.fold_in(key, index)
-            return self._pinned(sampled_label_grads(lambda p: self._logits(p, part.tokens), params, part_key, weights))
+            weights, rows = target_weights(part) / count, index + self.num_parts * jnp.arange(len(part.tokens))
+            keys = jax.vmap(functools.partial(jax.random.fold_in, key))(rows)
+            return self._pinned(sampled_label_grads(lambda p: self._logits(p, part.tokens), params, keys, weights))
 
         return self._sum(of_part)
 

@@ -10,14 +10,12 @@ import time
 from pathlib import Path
 
 import chex
-import jax
 import pytest
 
 from jaxopt_lm.config import CheckpointConfig, EvalConfig, TrainConfig
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.checkpoints import Checkpoints
 from jaxopt_lm.training.run import read_metrics
-from jaxopt_lm.training.step import HParams, init_state
 from tests.conftest import command_line, timeless, write_tokens
 
 STEPS = 60
@@ -46,11 +44,10 @@ def config(tmp_path_factory) -> TrainConfig:
 
 
 def final_state(config: TrainConfig):
-    shapes = jax.eval_shape(lambda: init_state(config.model, HParams.of(config), jax.random.key(0)))
+    layout = sharding.abstract_state(config, sharding.make_mesh(config.mesh))
     with Checkpoints(Path(config.workdir, "checkpoints"), config.checkpoint) as checkpoints:
         assert checkpoints.latest_step == config.num_train_steps
-        where = sharding.replicated(sharding.make_mesh(config.mesh))
-        return checkpoints.restore(config.num_train_steps, shapes, where)
+        return checkpoints.restore(config.num_train_steps, layout)
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,67 @@ from pathlib import Path
 import pytest
 
 from jaxopt_lm.config import CheckpointConfig, MeshConfig
+from jaxopt_lm.optimizers import OPTIMIZERS
 from tests.conftest import command_line, timeless
+from tests.training.meshes import MESHES, TO_ROUNDING
+
+ROOT = Path(__file__).parents[2]
+FULL = pytest.mark.full
+
+
+def on_devices(devices: int, command: list[str]) -> subprocess.CompletedProcess:
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=900)
+
+
+def compare(check: str, optimizers, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "tests.training.meshes", check, "--optimizers", *optimizers, *arguments]
+    return on_devices(8, command)
 
 
 def run(config, tmp_path, devices: int) -> subprocess.CompletedProcess:
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    command = command_line("train", config, tmp_path)
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    return on_devices(devices, command_line("train", config, tmp_path))
+
+
+def table(*ci):
+    """Every optimizer in processes of three; those of CI in one."""
+    rest = [name for name in OPTIMIZERS if name not in ci]
+    chunks = [pytest.param(rest[i : i + 3], marks=FULL) for i in range(0, len(rest), 3)]
+    return pytest.mark.parametrize("optimizers", [ci, *chunks], ids="-".join)
+
+
+@table("adalayer", "adafactor")
+@pytest.mark.parametrize("mesh", ["2,2,2", *(pytest.param(name, marks=FULL) for name in MESHES if name != "2,2,2")])
+def test_five_steps_on_a_mesh_equal_those_on_one_device(optimizers, mesh):
+    """In float64, parameters and state."""
+    done = compare("equal", optimizers, "--meshes", mesh)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@table("adalayer_star")
+def test_float32_losses_agree_and_parameters_where_no_sign_decides(optimizers, full):
+    assert set(TO_ROUNDING) <= set(OPTIMIZERS)
+    done = compare("equal", optimizers, "--dtype=float32", "--meshes", *(MESHES if full else ["1,2,4"]))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_mean_over_the_local_shard_is_noticed():
+    done = compare("local_means", ["adalayer"], "--meshes", "2,2,2")
+    assert done.returncode == 1
+    assert "AssertionError" in done.stderr
+    assert "adalayer on 2,2,2" in done.stderr
+
+
+@table("sophia")
+def test_microbatches_equal_the_whole_batch(optimizers):
+    done = compare("accumulate", optimizers, "--meshes", "2,2,2")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@table("adafactor")
+def test_a_state_saved_on_one_mesh_is_restored_on_another(optimizers):
+    done = compare("restore", optimizers, "--meshes", "2,2,2")
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def assert_same_lines(one, other):
@@ -25,65 +79,56 @@ def assert_same_lines(one, other):
         assert a == pytest.approx(b, rel=2e-4)
 
 
-def test_data_parallel_equals_one_device_and_resumes_on_another_mesh(tiny, tmp_path):
+def test_a_run_goes_on_on_another_mesh(tiny, tmp_path):
+    """Of eight devices on one, of one on four."""
     config = dataclasses.replace(tiny, num_train_steps=12, checkpoint=CheckpointConfig(every_steps=4))
-    four = dataclasses.replace(config, workdir=str(tmp_path / "four"))
-    four = dataclasses.replace(four, num_microbatches=2)
-    for each, devices in ((config, 1), (four, 4)):
+    eight = dataclasses.replace(config, workdir=str(tmp_path / "eight"), mesh=MeshConfig(fsdp=2, tensor=2))
+    for each, devices in ((config, 1), (eight, 8)):
         done = run(each, tmp_path, devices)
         assert done.returncode == 0, done.stderr
     single = timeless(config.workdir)
-    assert_same_lines(timeless(four.workdir), single)
+    assert_same_lines(timeless(eight.workdir), single)
 
-    shutil.rmtree(Path(four.workdir, "checkpoints", "12"))
-    two = dataclasses.replace(four, mesh=MeshConfig(data=2))
-    done = run(two, tmp_path, 2)
-    assert done.returncode == 0, done.stderr
-    assert "from step 8" in done.stdout
-    assert_same_lines(timeless(two.workdir), single)
+    for each, mesh, devices in ((eight, MeshConfig(), 1), (config, MeshConfig(data=1, fsdp=-1, tensor=2), 4)):
+        shutil.rmtree(Path(each.workdir, "checkpoints", "12"))
+        done = run(dataclasses.replace(each, mesh=mesh), tmp_path, devices)
+        assert done.returncode == 0, done.stderr
+        assert "from step 8" in done.stdout
+        assert_same_lines(timeless(each.workdir), single)
 
 
-def test_microbatches_stay_divided_over_the_devices(tmp_path):
+def test_microbatches_stay_divided_over_the_devices():
     """No device computes another's rows: FLOPs a device do not grow with the number of microbatches."""
-    code = """
-import jax
-from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
-from jaxopt_lm.training import sharding
-from jaxopt_lm.config import MeshConfig
-from jaxopt_lm.training.loss import Batch
-from jaxopt_lm.training.step import HParams, init_state, make_train_step
-from tests.conftest import TINY_MODEL
-import jax.numpy as jnp
-jax.config.update("jax_numpy_dtype_promotion", "standard")
-hparams = HParams(OPTIMIZERS["adamw"](), SCHEDULES["constant"](), 10, 1e-4, 1.0, 0)
-mesh = sharding.make_mesh(MeshConfig())
-place = lambda tree, where: jax.device_put(tree, where)
-state = place(init_state(TINY_MODEL, hparams, jax.random.key(0)), sharding.replicated(mesh))
-batch = place(Batch(jnp.zeros((16, 32), int), jnp.ones((16, 32))), sharding.batch_sharding(mesh))
-for parts in (1, 4):
-    text = jax.jit(make_train_step(TINY_MODEL, parts)).lower(state, batch, hparams).compile().as_text()
-    assert "all-reduce" in text
-    assert "all-gather" not in text, parts
-"""
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    done = on_devices(4, [sys.executable, "-m", "tests.training.meshes", "microbatches"])
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_batches_must_divide_over_the_devices(tiny, tmp_path):
+def test_fsdp_divides_the_memory_of_parameters_and_state():
+    """Of the compiled step of 150m with AdamW: its arguments, bytes a device."""
+    done = on_devices(8, [sys.executable, "-m", "tests.training.meshes", "memory"])
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole, divided = map(int, done.stdout.split())
+    assert whole > 12 * 150e6
+    assert divided <= 0.15 * whole
+
+
+def test_what_does_not_divide_is_named(tiny, tmp_path):
     done = run(tiny, tmp_path, 3)
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "error: global_batch_size / num_microbatches=8: must be a multiple of the mesh's data=3; or set mesh.data"
+        "error: global_batch_size / num_microbatches=8: must be a multiple of the mesh's data * fsdp = 3; or change "
+        "the mesh"
+    )
+    narrow = dataclasses.replace(tiny, mesh=MeshConfig(data=1, tensor=4))
+    done = run(narrow, tmp_path, 4)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "error: mesh.tensor=4: does not divide kv_heads=2 of parameter layer_00/attention/key; give a divisor of 2"
+    )
+    done = run(narrow, tmp_path, 2)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "error: mesh.data=1 mesh.fsdp=1 mesh.tensor=4: needs 4 devices, there are 2; make one smaller"
     )
     fixed = dataclasses.replace(tiny, global_batch_size=6, eval=dataclasses.replace(tiny.eval, batch_size=3))
     done = run(dataclasses.replace(fixed, num_train_steps=10), tmp_path, 3)  # nothing was begun: the config may change
