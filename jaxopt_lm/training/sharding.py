@@ -17,7 +17,7 @@ from jaxopt_lm import model
 from jaxopt_lm.config import MESH_AXES, MeshConfig, TrainConfig
 from jaxopt_lm.errors import require
 from jaxopt_lm.training.loss import Batch
-from jaxopt_lm.training.step import HParams, Metrics, TelemetryOptions, TrainState, init_state, make_train_step
+from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState, init_state, make_train_step
 
 RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
@@ -170,8 +170,11 @@ def jit_init(config: TrainConfig, layout: TrainState) -> Callable[..., TrainStat
 
 def jit_train_step(
     config: TrainConfig, mesh: Mesh, layout: TrainState, options: TelemetryOptions | None = None
-) -> jax.stages.Wrapped[[TrainState, Batch, HParams], tuple[TrainState, Metrics]]:
-    """The compiled train step on a mesh; the state is donated and stays where `layout`, `abstract_state`'s, says."""
+) -> jax.stages.Wrapped:
+    """The train step, jitted, on a mesh: `step(state, batch, hparams) -> (state, metrics)`.
+
+    The state is donated and stays where `layout`, which `abstract_state` made, says.
+    """
     step = make_train_step(config.model, config.num_microbatches, options, placement(mesh))
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings(layout), replicated(mesh)))
 

@@ -163,7 +163,7 @@ def compiled(config: TrainConfig):
 
 def microbatches() -> None:
     for parts in (1, 4):
-        text = compiled(config_for("adamw", "float32", mesh=MeshConfig(), num_microbatches=parts)).as_text()
+        text = compiled(config_for("adamw", "float32", mesh=MeshConfig(), num_microbatches=parts)).as_text() or ""
         assert "all-reduce" in text
         assert "all-gather" not in text, parts
 
@@ -172,7 +172,9 @@ def memory() -> None:
     """Prints bytes a device of the step's arguments on one device and with fsdp=8."""
     for mesh in (ONE, MeshConfig(data=1, fsdp=8)):
         config = TrainConfig(workdir="unused", model=model.preset("150m"), mesh=mesh, global_batch_size=8, length=64)
-        print(compiled(config).memory_analysis().argument_size_in_bytes)
+        analysis = compiled(config).memory_analysis()
+        assert analysis is not None
+        print(analysis.argument_size_in_bytes)
 
 
 COMPARISONS = {check.__name__: check for check in (equal, accumulate, restore, local_means)}
