@@ -38,7 +38,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
     Raises:
       InputError: there are fewer devices, or they cannot be shared out evenly.
     """
-    devices, sizes = jax.devices(), [getattr(config, name) for name in MESH_AXES]
+    devices, sizes = jax.devices(), [config.data, config.fsdp, config.tensor]
     asked = " ".join(f"mesh.{name}={size}" for name, size in zip(MESH_AXES, sizes, strict=True))
     known = math.prod(size for size in sizes if size != -1)
     require(known <= len(devices), f"{asked}: needs {known} devices, there are {len(devices)}; make one smaller")

@@ -222,7 +222,9 @@ def test_a_second_process_is_refused(short):
 
 def test_what_is_not_there_is_refused(short, tmp_path):
     devices = len(jax.devices())
-    with pytest.raises(InputError, match=f"mesh.data={2 * devices}: must be at most the {devices} devices"):
+    with pytest.raises(
+        InputError, match=f"mesh.data={2 * devices} .*: needs {2 * devices} devices, there are {devices}"
+    ):
         quiet_train(
             dataclasses.replace(short, mesh=MeshConfig(data=2 * devices), eval=EvalConfig(batch_size=4 * devices))
         )
