@@ -120,7 +120,7 @@ def test_sigterm_to_one_stops_both_after_the_same_step(config, alone, tmp_path):
     assert_same_lines(config, alone)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.full), 1])
 def test_a_process_that_dies_ends_the_other_within_a_minute(config, tmp_path, victim):
     config = dataclasses.replace(config, num_train_steps=100_000)
     with processes(config, tmp_path, 2) as started:
@@ -133,6 +133,7 @@ def test_a_process_that_dies_ends_the_other_within_a_minute(config, tmp_path, vi
     assert "terminate" in errors.lower() or "died" in errors.lower() or "unavailable" in errors.lower(), errors
 
 
+@pytest.mark.full
 def test_an_error_of_one_ends_all(config, tmp_path):
     """The run's folder is locked by a process of this test, which the primary alone notices."""
     Path(config.workdir).mkdir()
