@@ -5,9 +5,10 @@ it (c4/en:3.0.1; 24 of its 1,024 training shards hold enough) and T5's vocabular
 Prepares the tokens first, 7 GB; `python -m jaxopt_lm.prepare` does only that, in as many processes as you start.
 
     python -m jaxopt_lm.train --config=configs/c4.py:data_dir=/data/tfds,vocabulary=/data/cc_all.32000.model
+    python -m jaxopt_lm.plan --config=configs/c4.py:size=1.2b,chips=64 --devices=64 --chip=H100
 """
 
-from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig, parse_arg
+from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, MeshConfig, TrainConfig, parse_arg
 from jaxopt_lm.data.config import CC_ALL_32000_SHA256
 from jaxopt_lm.errors import require
 from jaxopt_lm.model import preset
@@ -18,14 +19,28 @@ STEPS = {"150m": 25_000, "300m": 50_000, "600m": 100_000, "1.2b": 200_000}
 SHARDS = {"150m": 24, "300m": 48, "600m": 96, "1.2b": 192}
 """Training shards of about 150 M tokens each, so that no run sees a token twice."""
 
+CHIPS = {
+    1: (MeshConfig(), "none"),
+    8: (MeshConfig(data=1, fsdp=8), "dots"),
+    64: (MeshConfig(data=1, fsdp=64), "none"),
+    512: (MeshConfig(data=4, fsdp=64, tensor=2), "none"),
+}
+"""Mesh and `model.remat` by number of chips, so that 1.2b fits; docs/plans has what each comes to. 1: what is found."""
+
 
 def get_config(arg: str = "") -> TrainConfig:
-    values = parse_arg(arg, data_dir="tensorflow_datasets", vocabulary="cc_all.32000/sentencepiece.model", size="150m")
+    values = parse_arg(
+        arg, data_dir="tensorflow_datasets", vocabulary="cc_all.32000/sentencepiece.model", size="150m", chips=1
+    )
     size = values.size
     require(size in STEPS, f"config argument 'size={size}': must be one of {', '.join(STEPS)}")
+    require(
+        values.chips in CHIPS, f"config argument 'chips={values.chips}': must be one of {', '.join(map(str, CHIPS))}"
+    )
+    mesh, remat = CHIPS[values.chips]
     return TrainConfig(
         workdir=f"runs/c4_{size}",
-        model=preset(size),
+        model=preset(size, remat=remat),
         data=DataConfig(
             task="c4",
             files=values.data_dir,
@@ -38,9 +53,10 @@ def get_config(arg: str = "") -> TrainConfig:
         ),
         optimizer=AdamWConfig(learning_rate=3.16e-3, b1=0.9, b2=0.95, eps=1e-15, weight_decay=0.0),
         schedule=WarmupCosineConfig(warmup_steps=STEPS[size] // 10, start_fraction=0.1, end_fraction=0.1),
-        eval=EvalConfig(every_steps=1000, batch_size=32, max_batches=1000),
+        eval=EvalConfig(every_steps=1000, batch_size=max(32, mesh.data * mesh.fsdp), max_batches=1000),
         checkpoint=CheckpointConfig(every_steps=1000),
         logging=LoggingConfig(every_steps=10, telemetry_every_steps=100),
+        mesh=mesh,
         num_train_steps=STEPS[size],
         global_batch_size=256,
         length=512,

@@ -113,10 +113,21 @@ def load(spec: str) -> TrainConfig:
     return config
 
 
-def from_command_line(description: str, argv: Sequence[str] | None = None) -> TrainConfig:
-    """The config that the command line asks for; `--help` prints every field, its doc and its default, and exits.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithConfig:
+    """The arguments of a command that takes a config; commands with more of them add fields."""
+
+    config: TrainConfig
+
+
+_A = TypeVar("_A", bound=WithConfig)
+
+
+def from_command_line(cls: type[_A], description: str, argv: Sequence[str] | None = None) -> _A:
+    """The arguments of a command line; `--help` prints every field, its doc and its default, and exits.
 
     Args:
+      cls: a dataclass; every field but `config` has a default.
       description: the first lines of the help.
       argv: the arguments; those of the process by default.
 
@@ -136,12 +147,7 @@ def from_command_line(description: str, argv: Sequence[str] | None = None) -> Tr
         "--config=FILE.py[:key=value,…] or --config=RUN/config.json is read first. "
         "The fields below override it; the defaults are its values."
     )
-    return parse_command_line(_WithConfig, f"{description}\n{note}", rest, default=_WithConfig(config=config)).config
-
-
-@dataclasses.dataclass(frozen=True)
-class _WithConfig:
-    config: TrainConfig
+    return parse_command_line(cls, f"{description}\n{note}", rest, default=cls(config=config))
 
 
 def parse_command_line(

@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any
 
-from jaxopt_lm.config_io import from_command_line
+from jaxopt_lm.config_io import WithConfig, from_command_line
 from jaxopt_lm.errors import quiet_orbax, report_input_errors
 
 
@@ -27,7 +27,7 @@ def leave(number: int, frame: Any) -> None:
 @report_input_errors
 def main() -> int:
     """The command line."""
-    config = from_command_line(__doc__ or "")
+    config = from_command_line(WithConfig, __doc__ or "").config
     quiet_orbax()
     signal.signal(signal.SIGINT, leave)
     from jaxopt_lm.training.loop import train  # after --help, which needs neither flax nor orbax

@@ -20,7 +20,7 @@ def run(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("module", ["train", "prepare", "evaluate", "export", "report"])
+@pytest.mark.parametrize("module", ["train", "prepare", "plan", "evaluate", "export", "report"])
 def test_help_loads_no_tensorflow_and_starts_no_backend(module):
     code = f"""
 import sys, runpy

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from jaxopt_lm.config import TrainConfig, parse_arg
-from jaxopt_lm.config_io import REGISTRIES, differences, from_command_line, from_dict, load, to_dict, to_json
+from jaxopt_lm.config_io import (
+    REGISTRIES,
+    WithConfig,
+    differences,
+    from_command_line,
+    from_dict,
+    load,
+    to_dict,
+    to_json,
+)
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import PRESETS, preset
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
@@ -35,18 +44,19 @@ def test_round_trip(optimizer, schedule, tmp_path):
     assert from_dict(TrainConfig, json.loads(to_json(config))) == config
     path = tmp_path / "config.json"
     path.write_text(to_json(config))
-    assert from_command_line("", [f"--config={path}"]) == config
+    assert from_command_line(WithConfig, "", [f"--config={path}"]).config == config
 
 
 def test_overrides_and_arguments():
     spec = f"--config={ROOT}/configs/quickstart.py:optimizer=lion"
     config = from_command_line(
+        WithConfig,
         "",
         [
             *(spec, "--config.optimizer.b2=0.5", "--config.model.scan_layers=True", "--config.max_grad_norm", "None"),
             *("--config.optimizer.decay_roles", "mlp", "head", "--config.workdir=elsewhere"),
         ],
-    )
+    ).config
     base = load(f"{ROOT}/configs/quickstart.py:optimizer=lion")
     assert differences(to_dict(base), to_dict(config)) == {
         "max_grad_norm": (1.0, None),
@@ -228,7 +238,7 @@ def test_no_config_file_is_one_line(tmp_path):
         with pytest.raises(InputError, match="not JSON"):
             load(f"{tmp_path}/x.json")
     with pytest.raises(InputError, match="--config: expected one argument"):
-        from_command_line("", ["--config"])
+        from_command_line(WithConfig, "", ["--config"])
     (tmp_path / "a:b").mkdir()
     (tmp_path / "a:b" / "config.json").write_text(to_json(BASE))
     assert load(f"{tmp_path}/a:b/config.json") == BASE

@@ -17,6 +17,7 @@ SPECS |= {
 SPECS |= {
     "c4": "configs/c4.py",
     "c4_1.2b": "configs/c4.py:data_dir=/data/tfds,vocabulary=/data/spiece.model,size=1.2b",
+    **{f"c4_1.2b_{chips}": f"configs/c4.py:size=1.2b,chips={chips}" for chips in (8, 64, 512)},
     "fineweb": "configs/fineweb.py",
     "text": "configs/text.py:files=my_texts",
 }

@@ -23,10 +23,11 @@ from jaxopt_lm.model import Params
 from jaxopt_lm.model.summary import flops_per_token, num_params
 from jaxopt_lm.training import processes, sharding
 from jaxopt_lm.training.checkpoints import Checkpoints
+from jaxopt_lm.training.chips import peak_flops
 from jaxopt_lm.training.display import Display
 from jaxopt_lm.training.evaluation import Evaluator
 from jaxopt_lm.training.loss import Batch
-from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, NoWriter, peak_flops
+from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, NoWriter
 from jaxopt_lm.training.processes import Stop, StopSignals
 from jaxopt_lm.training.run import RunFolder, Series, read_history, read_metrics
 from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState

@@ -19,23 +19,6 @@ from jaxopt_lm.training.display import Display
 from jaxopt_lm.training.run import read_metrics
 from jaxopt_lm.training.wandb_log import WandbLog
 
-# Dense bf16 matrix FLOP/s of one device, as published, by a part of jax's device_kind.
-PEAK_FLOPS = {
-    "A100": 312e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,  # after the lite: jax names a v5p either way
-    "TPU v6 lite": 918e12,
-}
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """Published bf16 FLOP/s of one device of this kind, or None where it is not in `PEAK_FLOPS`."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if name in device_kind), None)
-
 
 class Diverged(RuntimeError):
     """A metric stopped being finite.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -152,6 +153,13 @@ def abstract_state(config: TrainConfig, mesh: Mesh) -> TrainState:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*fits)))
 
     return jax.tree.map(where, jax.eval_shape(state, shapes), logical_axes(state, shapes, labels))
+
+
+def abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
+    """A batch of a run on a mesh, as `abstract_state` has the state."""
+    shape, where = (config.global_batch_size, config.length), batch_sharding(mesh)
+    batch = Batch(jnp.int32, jnp.float32)
+    return jax.tree.map(lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where), batch)
 
 
 def shardings(tree: Any) -> Any:

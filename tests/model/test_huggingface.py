@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxopt_lm import model
 from jaxopt_lm.config import DataConfig, TrainConfig
-from jaxopt_lm.config_io import from_command_line
+from jaxopt_lm.config_io import WithConfig, from_command_line
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import ModelConfig, huggingface
 from jaxopt_lm.model.published import CLASSES, class_of, tensors
@@ -362,7 +362,7 @@ def test_a_run_of_another_model_is_told_the_flags(copied, tmp_path):
         "--config.model.rope_theta=500000.0",
         "--config.model.head_dim=10",
     ]
-    mended = from_command_line("", [*command_line("train", run, tmp_path)[3:], *flags.split()]).model
+    mended = from_command_line(WithConfig, "", [*command_line("train", run, tmp_path)[3:], *flags.split()]).config.model
     chex.assert_trees_all_equal(huggingface.read_params(folder, mended), random_params(TIED))
 
 

@@ -21,7 +21,6 @@ from jaxopt_lm.optimizers import block_adam
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.checkpoints import Checkpoints
-from jaxopt_lm.training.loss import Batch
 from jaxopt_lm.training.step import HParams
 from tests.optimizers.worlds import config_of
 
@@ -156,9 +155,8 @@ def compiled(config: TrainConfig):
     """The train step, compiled from shapes alone."""
     mesh = sharding.make_mesh(config.mesh)
     layout = sharding.abstract_state(config, mesh)
-    shape, where = (config.global_batch_size, config.length), sharding.batch_sharding(mesh)
-    batch = Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=where) for dtype in (jnp.int32, jnp.float32)))
-    return sharding.jit_train_step(config, mesh, layout).lower(layout, batch, HParams.of(config)).compile()
+    step = sharding.jit_train_step(config, mesh, layout)
+    return step.lower(layout, sharding.abstract_batch(config, mesh), HParams.of(config)).compile()
 
 
 def microbatches() -> None:

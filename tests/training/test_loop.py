@@ -19,8 +19,9 @@ from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import num_params
 from jaxopt_lm.optimizers import SgdwConfig
 from jaxopt_lm.optimizers.schedules import ConstantConfig
+from jaxopt_lm.training.chips import CHIPS, peak_flops
 from jaxopt_lm.training.loop import StopSignals, train
-from jaxopt_lm.training.metrics import PEAK_FLOPS, Throughput, peak_flops
+from jaxopt_lm.training.metrics import Throughput
 from jaxopt_lm.training.run import RunFolder, read_metrics
 from tests.conftest import timeless, write_tokens
 
@@ -246,5 +247,5 @@ def test_throughput_leaves_pauses_out(monkeypatch):
 
 
 def test_peaks_are_known_by_device_kind():
-    assert peak_flops("NVIDIA H100 80GB HBM3") == PEAK_FLOPS["H100"] == 989e12
+    assert peak_flops("NVIDIA H100 80GB HBM3") == CHIPS["H100"].flops == 989e12
     assert peak_flops(jax.devices("cpu")[0].device_kind) is None
