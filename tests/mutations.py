@@ -1131,6 +1131,49 @@ MUTATIONS = (
         "sums of squares: squares of sums",
         "test_golden.py -k adalayer_wd0",
     ),
+    # Momenta in bfloat16
+    Mutation(
+        "trees.py",
+        "x.astype(like.dtype), state, computed_in)",
+        "x, state, computed_in)",
+        "bfloat16 momenta: the update is computed in bfloat16",
+        'test_table.py -k "momenta_in_bfloat16 and (lars or adopt or novograd)"',
+    ),
+    Mutation(
+        "trees.py",
+        "return _narrow_momenta(inner.init(wide), wide, mu_dtype)",
+        "return inner.init(wide)",
+        "bfloat16 momenta: they are not",
+        'test_table.py -k "momenta_in_bfloat16 and svrm"',
+    ),
+    Mutation(
+        "trees.py",
+        '"m1", "m",',
+        '"m1", "m2", "m",',
+        "bfloat16 momenta: AdEMAMix's slow average too",
+        'test_table.py -k "momenta_in_bfloat16 and ademamix"',
+    ),
+    Mutation(
+        "trees.py",
+        "is_leaf=lambda node: structure(node) == below",
+        "is_leaf=None",
+        "bfloat16 momenta: names of parameters are taken for them",
+        "test_table.py -k names_of_parameters",
+    ),
+    Mutation(
+        "mars.py",
+        '"decay_roles", "mu_dtype", "eps")',
+        '"decay_roles", "eps")',
+        "bfloat16 momenta: not those of MARS's vectors",
+        'test_table.py -k "momenta_in_bfloat16 and mars"',
+    ),
+    Mutation(
+        "measure.py",
+        "part._replace(mu=widen(part.mu))",
+        "part",
+        "telemetry: bfloat16 momenta are bias-corrected in bfloat16",
+        "test_measure.py -k momenta_in_bfloat16",
+    ),
     # Axes, layers, groups
     Mutation(
         "groups.py",
@@ -1184,7 +1227,7 @@ MUTATIONS = (
     # Curvature
     Mutation(
         "curvature.py",
-        "jax.random.categorical(key, logits)",
+        "(jax.vmap(jax.random.categorical) if per_row else jax.random.categorical)(key, logits)",
         "jnp.argmax(logits, -1)",
         "Gauss-Newton-Bartlett: the likeliest label for a draw",
         "test_identities.py -k estimators",

@@ -13,7 +13,7 @@ import inspect
 import math
 import typing
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -98,8 +98,13 @@ class OptimizerConfig(abc.ABC):
     """Decoupled decay, multiplied by the learning rate in force."""
     decay_roles: tuple[str, ...] = ROLES
     """Roles that decay: some of embedding, attention, mlp, norm, head."""
+    mu_dtype: Literal["bfloat16"] | None = None
+    """What momenta, averages or sums of gradients, are kept in between updates, 2 bytes a parameter less; updates are
+    computed in float32, in which None keeps them too."""
 
     def __post_init__(self):
+        dtypes = (None, "bfloat16")
+        require(self.mu_dtype in dtypes, f"{self.section}.mu_dtype={self.mu_dtype!r}: must be 'bfloat16' or None")
         check(self, "learning_rate", 0)
         check(self, "weight_decay", 0)
         check_roles(self, "decay_roles")
@@ -118,14 +123,15 @@ class OptimizerConfig(abc.ABC):
 
         Returns:
           A transformation whose state's structure depends on no number, so it can be made anew at every step. The state
-          is float32 or wider.
+          is float32 or wider, but for momenta where `mu_dtype` is set.
         """
         return with_wide_state(
             optax.chain(
                 self.direction(labels),
                 self.decay(labels),
                 scale_by_rate(self.learning_rate * multiplier, self.rate_multipliers(labels), self.moments()),
-            )
+            ),
+            self.mu_dtype,
         )
 
     def decay(self, labels: Any) -> optax.GradientTransformation:

@@ -9,6 +9,7 @@ import optax
 import optax.contrib
 from jax.typing import ArrayLike
 
+from jaxopt_lm.errors import require
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
 from jaxopt_lm.optimizers.config import check, check_decays, constructor, traceable
 from jaxopt_lm.optimizers.groups import partition, per_layer
@@ -204,7 +205,7 @@ class ProdigyConfig(BlockAdamConfig):
             moments = {name: jnp.asarray(x).astype(zero.dtype) for name, x in self.moments().items()}
             return updates, (after, ScaleByRateState(next_count(before.count), estimated, moments))
 
-        return with_wide_state(optax.GradientTransformationExtraArgs(init, update))
+        return with_wide_state(optax.GradientTransformationExtraArgs(init, update), self.mu_dtype)
 
     def _correction(self, state):
         count, dtype = next_count(state.count), state.estim_lr.dtype
@@ -233,6 +234,10 @@ class ScheduleFreeAdamWConfig(BlockAdamConfig):
     def __post_init__(self):
         super().__post_init__()
         check(self, "b1", 0, 1, open_low=True, open_high=True)
+        require(
+            self.mu_dtype is None,
+            f"optimizer.mu_dtype={self.mu_dtype!r}: schedule_free_adamw keeps no momentum; leave it None",
+        )
 
     def moments(self) -> dict[str, Any]:
         return {"b2": self.b2, "eps": self.eps}

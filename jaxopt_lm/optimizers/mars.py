@@ -92,7 +92,7 @@ class MarsConfig(BlockAdamConfig):
         return self if is_matrix(label, ROLES) else self._of_vectors()
 
     def _of_vectors(self):
-        common = {"weight_decay": self.weight_decay, "decay_roles": self.decay_roles, "eps": self.eps}
+        common = {name: getattr(self, name) for name in ("weight_decay", "decay_roles", "mu_dtype", "eps")}
         return AdamWConfig(learning_rate=self.learning_rate, b1=self.vector_b1, b2=self.vector_b2, **common)
 
 

@@ -21,13 +21,12 @@ from jaxopt_lm.optimizers.adafactor import ScaleByAdafactorState, factored
 from jaxopt_lm.optimizers.clipping import layer_square_sums
 from jaxopt_lm.optimizers.rates import ScaleByRateState
 from jaxopt_lm.optimizers.soap import ScaleBySoapState
-from jaxopt_lm.optimizers.trees import bias_correction, is_masked, map_params
+from jaxopt_lm.optimizers.trees import MOMENTA, bias_correction, is_masked, map_params, structure, widen
 
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 _MAX_SAMPLE = 2**16
 
-# What states call a momentum, a second moment, a count: ours and optax's.
-_MOMENTA = ("mu", "ema", "trace", "m1", "m")
+# What states call a second moment, a count: ours and optax's.
 _SECOND_MOMENTS = ("nu", "n")
 _COUNTS = ("count", "t")
 
@@ -153,10 +152,6 @@ def second_moments(opt_state: optax.OptState, params: Any) -> Any:
     return _first(params, [part.stored for part in _parts(opt_state, {}, params)])
 
 
-def _structure(tree):
-    return jax.tree.structure(tree, is_leaf=is_masked)
-
-
 def _parts(node: Any, numbers: dict[str, Any], params: Any) -> list[_Part]:
     """Every transform of a state that has second moments or a momentum."""
     if not isinstance(node, tuple | list | dict):
@@ -169,7 +164,7 @@ def _parts(node: Any, numbers: dict[str, Any], params: Any) -> list[_Part]:
             numbers = {"learning_rate": child.learning_rate} | child.moments
     part = _part(node, numbers, params)
     below = [found for child in children for found in _parts(child, numbers, params)]
-    return below if part is None else [part, *below]
+    return below if part is None else [part._replace(mu=widen(part.mu)), *below]
 
 
 def _part(node: Any, numbers: dict[str, Any], params: Any) -> _Part | None:
@@ -183,7 +178,7 @@ def _part(node: Any, numbers: dict[str, Any], params: Any) -> _Part | None:
         return _Part(None, nu, map_params(lambda v: (v,), nu), node.count - 1, numbers)
     if isinstance(node, optax.contrib.ProdigyState):  # its moments are of d * g
         d = jnp.asarray(node.estim_lr)
-        mu = map_params(lambda m: m / d, node.exp_avg)
+        mu = map_params(lambda m: m / d, widen(node.exp_avg))
         nu = map_params(lambda v: v / jnp.square(d), node.exp_avg_sq)
         return _Part(mu, nu, map_params(lambda v: (v,), nu), node.count, numbers)
 
@@ -191,9 +186,9 @@ def _part(node: Any, numbers: dict[str, Any], params: Any) -> _Part | None:
 
     def field(names):
         trees = [named[name] for name in names if name in named]
-        return next((tree for tree in trees if _structure(tree) == _structure(params)), None)
+        return next((tree for tree in trees if structure(tree) == structure(params)), None)
 
-    mu, nu = field(_MOMENTA), field(_SECOND_MOMENTS)
+    mu, nu = field(MOMENTA), field(_SECOND_MOMENTS)
     if mu is None and nu is None:
         return None
     if nu is not None:  # a norm per tensor has no axes, or that of stacked layers alone
@@ -210,7 +205,7 @@ def _of_part(part: _Part) -> tuple[Any, ...]:
     if "learning_rate" not in part.numbers:
         raise InputError("telemetry: the state records no learning rate; give learning_rate=…")
     rate, mine = part.numbers["learning_rate"], part.mu if part.nu is None else part.nu
-    scalar = _structure(rate) != _structure(mine)
+    scalar = structure(rate) != structure(mine)
     rates = map_params(lambda _: jnp.asarray(rate), mine) if scalar else rate
     nu, mu = (_corrected(tree, part, b) for tree, b in ((part.nu, "b2"), (part.mu, "b1")))
     if nu is None or not {"eps", "eps_root"} & part.numbers.keys():

@@ -1,10 +1,8 @@
 """Trees of parameters as optax's wrappers leave them, and the arithmetic every transform here shares.
 
 `optax.partition` and `optax.masked` put a `MaskedNode` where a parameter is another transform's. `map_params` steps
-over
-these, so a transform may hold trees of its own (labels, blocks, multipliers) over the whole model and work inside any
-of
-them.
+over these, so a transform may hold trees of its own (labels, blocks, multipliers) over the whole model and work inside
+any of them.
 """
 
 from collections.abc import Callable
@@ -20,6 +18,11 @@ from jax.typing import ArrayLike
 def is_masked(node: Any) -> bool:
     """Whether a node stands for a parameter that belongs to another transform."""
     return isinstance(node, optax.MaskedNode)
+
+
+def structure(tree: Any) -> Any:
+    """The tree's structure, a `MaskedNode` counting as the parameter it stands for."""
+    return jax.tree.structure(tree, is_leaf=is_masked)
 
 
 def map_params(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
@@ -39,19 +42,41 @@ def widen(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(wide_dtype(x.dtype)), tree)
 
 
-def with_wide_state(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """`inner` computed and kept in float32 or wider, whatever the parameters' dtype; updates return in theirs.
+# What states call the average or sum of gradients that gives a direction: ours and optax's. AdEMAMix's slow m2, whose
+# steps bfloat16 would round away, is not among them.
+MOMENTA = ("mu", "ema", "trace", "m1", "m", "exp_avg")
 
-    The state keeps the dtypes it began with.
+
+def _narrow_momenta(state: Any, params: Any, dtype: str | None) -> Any:
+    if dtype is None:
+        return state
+    below = structure(params)  # where names are those of parameters
+
+    def narrow(path, tree):
+        named = any(getattr(key, "name", None) in MOMENTA for key in path)
+        return jax.tree.map(lambda x: x.astype(dtype), tree) if named else tree
+
+    return jax.tree.map_with_path(narrow, state, is_leaf=lambda node: structure(node) == below)
+
+
+def with_wide_state(
+    inner: optax.GradientTransformation, mu_dtype: str | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """`inner` computed in float32 or wider, whatever the parameters' dtype; updates return in theirs.
+
+    The state is kept so too, but for momenta where `mu_dtype` is given: those are rounded to it after every update.
     """
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        return inner.init(widen(params))
+        wide = widen(params)
+        return _narrow_momenta(inner.init(wide), wide, mu_dtype)
 
     def update(updates, state, params=None, **extra_args):
-        wide = None if params is None else widen(params)
-        new = inner.update(widen(updates), state, wide, **extra_args)
+        gradients, wide = widen(updates), None if params is None else widen(params)
+        computed_in = jax.eval_shape(inner.init, gradients) if mu_dtype else state
+        before = jax.tree.map(lambda x, like: x.astype(like.dtype), state, computed_in)
+        new = inner.update(gradients, before, wide, **extra_args)
         return jax.tree.map(lambda x, like: jnp.asarray(x).astype(like.dtype), new, (updates, state))
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -65,6 +65,7 @@ def test_clipping_hides_no_nan():
         (lambda: AdamWConfig(learning_rate=1e300), "optimizer.learning_rate=1e+300"),
         (lambda: AdamWConfig(weight_decay=float("inf")), "optimizer.weight_decay=inf"),
         (lambda: AdamWConfig(decay_roles=("bias",)), "optimizer.decay_roles=['bias']"),
+        (lambda: AdamWConfig(mu_dtype="float16"), "optimizer.mu_dtype='float16': must be 'bfloat16' or None"),
         (lambda: SgdwConfig(momentum=1.5), "optimizer.momentum=1.5"),
         (lambda: OPTIMIZERS["lion"](b2=2.0), "optimizer.b2=2.0"),
         (lambda: OPTIMIZERS["signum"](b1=-1.0), "optimizer.b1=-1.0"),

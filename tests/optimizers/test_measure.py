@@ -89,6 +89,19 @@ def test_telemetry_reads_adam_in_any_nesting(name):
         assert 0.5 < float(cosine) <= 1
 
 
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "prodigy"])
+def test_momenta_in_bfloat16_are_read_as_numbers(name):
+    """Bias corrections and quotients are not rounded to bfloat16 too."""
+    params, grads = world()
+    state, updates = after(config_of(name, mu_dtype="bfloat16").make(1.0, LABELS), params, grads)
+    widened = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.bfloat16 else x, state)
+    found, expected = (o.telemetry(x, params, updates) for x in (state, widened))
+    for leaf in SHAPES:
+        assert found.abs_m_over_root_v[leaf].dtype == jnp.float64
+        for mine, exact in zip(found, expected, strict=True):
+            np.testing.assert_allclose(mine[leaf], exact[leaf], rtol=1e-6)
+
+
 def test_a_rate_that_nobody_knows_is_asked_for():
     params, grads = world()
     state, updates = after(optax.adam(RATE), params, grads)

@@ -1,5 +1,7 @@
 """What every registered optimizer shares, over the table of all of them."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from jaxopt_lm import model
 from jaxopt_lm import optimizers as o
+from jaxopt_lm.errors import InputError
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers import OPTIMIZERS
 from jaxopt_lm.optimizers.soap import SoapMatrix
@@ -23,6 +26,7 @@ from tests.optimizers.worlds import (
     tiny_model,
     tiny_params,
     update_once,
+    with_narrow_momenta,
 )
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -66,6 +70,43 @@ def test_any_shape_and_dtype(name, dims, dtype):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), updates) == jax.tree.map(lambda x: (x.shape, x.dtype), params)
     floats = [x.dtype for x in jax.tree.leaves(before) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert set(floats) <= {jnp.dtype(jnp.float32)}
+
+
+@slice_of("adafactor", "adan", "ademamix", "hybrid", "lars", "mars", "muon", "prodigy", "soap", "svrm")
+def test_momenta_in_bfloat16_are_rounded_after_an_update_in_float32(name):
+    """From momenta of any precision the update is float32's; what is kept is its momenta rounded, all else as it is."""
+    shapes, wide = some_shapes(6, 4, 2, 2, 5), config_of(name, weight_decay=0.1)
+    if name == "schedule_free_adamw":
+        with pytest.raises(InputError, match="schedule_free_adamw keeps no momentum; leave it None"):
+            with_narrow_momenta(wide)
+        return
+    narrow, params = with_narrow_momenta(wide), random_tree(shapes, -1)
+    kept, like = (jax.jit(config.make(1.0, LABELS).init)(params) for config in (narrow, wide))
+    rounded = [x for x in jax.tree.leaves(kept) if x.dtype == jnp.bfloat16]
+    trained = [x for leaf, x in params.items() if name != "hybrid" or leaf != "embed"]
+    assert sum(x.size for x in rounded) == sum(x.size for x in trained)
+    step = jax.jit(lambda config, state, g: update_once(config, LABELS, state, params, g))
+    for t in range(4):
+        widened = jax.tree.map(lambda x, y: x.astype(y.dtype), kept, like)
+        expected, after = step(wide, widened, random_tree(shapes, t))
+        updates, kept = step(narrow, kept, random_tree(shapes, t))
+        assert_close(updates, expected, 1e-4, 1e-8)
+        for mine, exact in zip(jax.tree.leaves(kept), jax.tree.leaves(after), strict=True):
+            tolerance = 2**-8 if mine.dtype == jnp.bfloat16 else 1e-6
+            np.testing.assert_allclose(mine.astype(exact.dtype), exact, rtol=tolerance, atol=1e-9)
+
+
+def test_names_of_parameters_are_not_taken_for_momenta():
+    """A user's tree whose nodes are called as momenta are."""
+
+    class Layer(NamedTuple):
+        mu: jax.Array
+        m: jax.Array
+
+    params = Layer(jnp.ones((2, 3)), jnp.ones((3,)))
+    state = config_of("adamw", mu_dtype="bfloat16").make(1.0, None).init(params)
+    assert {x.dtype.name for x in jax.tree.leaves(optax.tree.get(state, "nu"))} == {"float32"}
+    assert {x.dtype.name for x in jax.tree.leaves(state[0].mu)} == {"bfloat16"}
 
 
 @every_optimizer

@@ -11,7 +11,7 @@ import pytest
 from jaxopt_lm import model
 from jaxopt_lm.labels import Label
 from jaxopt_lm.model import ModelConfig
-from jaxopt_lm.optimizers import OPTIMIZERS
+from jaxopt_lm.optimizers import OPTIMIZERS, OptimizerConfig
 
 LABELS = {
     "embed": Label(("vocab", "embed"), "embedding"),
@@ -62,6 +62,12 @@ def slice_of(*names):
 
 def config_of(name, **fields):
     return OPTIMIZERS[name](**(FIELDS[name] | fields))
+
+
+def with_narrow_momenta(config):
+    """The config with `mu_dtype` bfloat16, in the configs inside it too."""
+    inner = {name: with_narrow_momenta(x) for name, x in vars(config).items() if isinstance(x, OptimizerConfig)}
+    return dataclasses.replace(config, mu_dtype="bfloat16", **inner)
 
 
 TINY = ModelConfig(
