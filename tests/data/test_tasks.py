@@ -290,7 +290,8 @@ def refused(flags, tokens, message):
     assert before == {path: path.read_bytes() for path in tokens.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("moment", ["record", *(pytest.param(name, marks=FULL) for name in ("train", "validation"))])
+@pytest.mark.full
+@pytest.mark.parametrize("moment", ["record", "train", "validation"])
 def test_what_was_begun_goes_on_unless_something_has_changed(corpus, vocabulary, moment):
     path, flags, tokens = corpus
     subprocess.run([sys.executable, "-c", DIES, moment, path.parent, tokens], check=False, capture_output=True)
@@ -310,6 +311,7 @@ def test_what_was_begun_goes_on_unless_something_has_changed(corpus, vocabulary,
     assert files_of(tokens) == files_of(again)
 
 
+@pytest.mark.full
 def test_a_vocabulary_of_other_text_is_not_used(corpus):
     """Killed as it was trained or before; and one that is somebody's own."""
     path, flags, tokens = corpus

@@ -147,7 +147,7 @@ def test_a_plan_says_what_does_not_fit():
     assert "a step takes at least" in done.stdout
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize("remat", ["none", *(pytest.param(name, marks=pytest.mark.full) for name in ("dots", "full"))])
 def test_activations_by_shapes_are_near_what_the_compiler_finds(remat):
     """In float32, which no compiler widens. Gradients are temporaries too, but come while activations go."""
     small = ("--config.model.compute_dtype=float32", "--config.global_batch_size=4")

@@ -14,6 +14,7 @@ from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
 from jaxopt_lm.training.loss import Batch
 from jaxopt_lm.training.step import HParams, TelemetryOptions, init_state, make_eval_step, make_train_step
 from tests.conftest import TINY_MODEL
+from tests.optimizers.worlds import slice_of
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -43,7 +44,7 @@ def run(config, hparams, steps=3, num_microbatches=1, padded=False):
     return state, lines
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@slice_of("adafactor", "adalayer_star", "frozen", "hybrid", "lars", "muon", "prodigy", "schedule_free_adamw", "sophia")
 def test_every_optimizer_trains_at_its_default_rate(name):
     """50 steps of quickstart's optimizer on a tiny shape: all metrics finite, the loss lower by .3 nats."""
     optimizer = OPTIMIZERS[name](**({"calibration_steps": 5} if name == "frozen" else {}))
@@ -105,16 +106,12 @@ def test_sophia_estimates_in_a_conditional_of_a_population_too(name):
 
 @pytest.mark.parametrize("name", ["sophia", "sophia_h"])
 def test_estimates_are_those_of_the_whole_batch(name, x64):
-    """With microbatches the estimator sums over parts; Sophia-H's, whose draw is shared, is the same to rounding."""
+    """With microbatches the estimator sums over parts: every row's labels, and Sophia-H's one z, are drawn alike."""
     config = dataclasses.replace(TINY_MODEL, num_layers=1, param_dtype="float64", compute_dtype="float64")
     hparams = HPARAMS._replace(optimizer=OPTIMIZERS[name](learning_rate=1e-3, interval=1, b2=0.0))
     (whole, _), (parts, _) = (run(config, hparams, steps=2, num_microbatches=n, padded=True) for n in (1, 2))
     hessians = [optax.tree.get(state.opt_state, "hessian") for state in (whole, parts)]
-    if name == "sophia_h":
-        chex.assert_trees_all_close(*hessians, rtol=1e-6, atol=1e-12)
-    else:
-        sizes = [float(optax.tree.norm(h)) for h in hessians]
-        assert 0.3 < sizes[0] / sizes[1] < 3
+    chex.assert_trees_all_close(*hessians, rtol=1e-6, atol=1e-12)
 
 
 def test_a_calibration_moves_nothing_and_then_the_schedule_begins():
@@ -178,7 +175,8 @@ def test_metrics_say_what_they_are(x64):
 )
 def test_one_program_for_all_numbers_and_a_population(name):
     """Changing any number compiles nothing; vmapped with an unbatched counter, members equal their solo runs."""
-    step = make_train_step(TINY_MODEL)
+    config = dataclasses.replace(TINY_MODEL, num_layers=1)
+    step = make_train_step(config)
     chosen = [
         HPARAMS._replace(optimizer=OPTIMIZERS[name](learning_rate=1e-3), z_loss=1e-3),
         HPARAMS._replace(
@@ -190,16 +188,16 @@ def test_one_program_for_all_numbers_and_a_population(name):
     ]
     solo_step, solo = jax.jit(step), []
     for hparams in chosen:
-        state = init_state(TINY_MODEL, hparams, jax.random.key(0))
+        state = init_state(config, hparams, jax.random.key(0))
         for number in range(2):
             state, _ = solo_step(state, some_batch(number), hparams)
         solo.append(state)
     assert solo_step._cache_size() == 1
 
     hparams = jax.tree.map(lambda *xs: jnp.asarray(xs), *chosen)
-    shapes = jax.eval_shape(lambda: init_state(TINY_MODEL, chosen[0], jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: init_state(config, chosen[0], jax.random.key(0)))
     axes = jax.tree.map(lambda x: None if x.ndim == 0 and jnp.issubdtype(x.dtype, jnp.integer) else 0, shapes)
-    init = jax.vmap(lambda h: init_state(TINY_MODEL, h, jax.random.key(0)), out_axes=axes)
+    init = jax.vmap(lambda h: init_state(config, h, jax.random.key(0)), out_axes=axes)
     population = jax.jit(jax.vmap(step, in_axes=(axes, None, 0), out_axes=(axes, 0)))
     state = init(hparams)
     for number in range(2):
