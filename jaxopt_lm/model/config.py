@@ -49,8 +49,8 @@ class ModelConfig:
     """Stack the layers' parameters and scan over them: one layer is compiled. False unrolls: 1.15x faster on a CPU.
     The initial values and the numbers are the same."""
     remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass computes anew instead of keeping: none: nothing; dots: all but the products with weights;
-    full: all but each block's input. The numbers are the same."""
+    """What the backward pass computes anew instead of keeping: none: nothing, gathered weights stay too; dots: all but
+    the products with weights; full: all but each block's input. The numbers are the same."""
     param_dtype: DType = "float32"
     """Dtype in which parameters are kept."""
     compute_dtype: DType = "bfloat16"

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.model.config import ModelConfig
@@ -51,7 +50,6 @@ class Placement:
 ONE_DEVICE = Placement()
 
 _BLD = ("batch", "length", "embed")
-_GATHERED = "gathered_weight"
 
 
 def _used(param: nnx.Param, dtype, place: Placement) -> jax.Array:
@@ -97,8 +95,7 @@ def _dot(x, kernel, **kwargs):
     Flattened because XLA:CPU copies a transposed activation for the kernel's gradient when `x` has a batch axis
     (1.4x slower in the MLP, 3.5x in the head).
     """
-    matrix = checkpoint_name(kernel.reshape(kernel.shape[0], -1), _GATHERED)
-    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), matrix, **kwargs)
+    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[0], -1), **kwargs)
     return flat.reshape(*x.shape[:-1], *kernel.shape[1:])
 
 
@@ -228,7 +225,7 @@ class Decoder(nnx.Module):
         c = self.config
         embed_VD = _used(self.embed, jnp.dtype(c.compute_dtype), place)
         x_BLD = place.pin(embed_VD[tokens_BL], _BLD)
-        apply = _rematerialized(c, place, lambda x, block, layer: block(x, layer, place))
+        apply = _rematerialized(c, lambda x, block, layer: block(x, layer, place))
         if c.scan_layers:
             x_BLD = nnx.scan(apply, in_axes=(nnx.Carry, 0, 0), out_axes=nnx.Carry)(
                 x_BLD, self.layers, jnp.arange(c.num_layers)
@@ -242,14 +239,13 @@ class Decoder(nnx.Module):
         return place.pin(logits_BLV, ("batch", "length", "vocab"))
 
 
-def _rematerialized(config: ModelConfig, place: Placement, apply):
-    """`apply(x, block, layer)`, its backward pass computing anew what `config.remat` says, and gathering weights."""
+def _rematerialized(config: ModelConfig, apply):
+    """`apply(x, block, layer)`, its backward pass computing anew, and gathering, what `config.remat` does not keep."""
     policies = {
-        "none": jax.checkpoint_policies.save_anything_except_these_names(_GATHERED),
         "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
         "full": jax.checkpoint_policies.nothing_saveable,
     }
-    if config.remat == "none" and place is ONE_DEVICE:
+    if config.remat == "none":
         return apply
     return nnx.remat(apply, policy=policies[config.remat], prevent_cse=not config.scan_layers)
 

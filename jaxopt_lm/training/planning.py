@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from jaxopt_lm import model
 from jaxopt_lm.config import MESH_AXES, TrainConfig
@@ -101,7 +101,7 @@ def make_plan(config: TrainConfig) -> Plan:
         grads=params,
         opt_state=_bytes(layout.opt_state),
         batch=_bytes(batch),
-        activations=_activations(config, mesh),
+        activations=activations(config, mesh),
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         model_flops=flops_per_token(config.model, config.length) * config.global_batch_size * config.length,
@@ -119,13 +119,22 @@ def _bytes(tree: Any) -> int:
     )
 
 
-def _activations(config: TrainConfig, mesh: Mesh) -> dict[str, int]:
-    """What the backward pass of one microbatch keeps on one device, by policy.
+class _Copying(model.Placement):
+    """A gathered weight is another array than the device's share of it, whatever its dtype."""
+
+    def gather(self, weight: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+        del axes
+        return jax.lax.optimization_barrier(weight)
+
+
+def activations(config: TrainConfig, mesh: Mesh | AbstractMesh) -> dict[str, int]:
+    """Bytes that the backward pass of one microbatch keeps on one device, by policy.
 
     Differentiation's own residuals, of the model with a device's share of heads, hidden units and vocabulary: also the
     weights that were cast and gathered, where they are not gathered again, but nothing that the step was given.
     """
     c, parts = config.model, mesh.shape["tensor"]
+    place = model.ONE_DEVICE if mesh.shape["fsdp"] == 1 else _Copying()
     share = dataclasses.replace(
         c,
         head_dim=c.head_width,
@@ -143,7 +152,7 @@ def _activations(config: TrainConfig, mesh: Mesh) -> dict[str, int]:
 
         def residuals(params, batch):
             def loss(params):
-                return summed_losses(model.logits(shape, params, batch.tokens), batch)[0]
+                return summed_losses(model.logits(shape, params, batch.tokens, place), batch)[0]
 
             return jax.vjp(loss, params)[1]
 

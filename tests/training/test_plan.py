@@ -1,12 +1,17 @@
 """`plan`: what is read from XLA's text, and what the command says of real steps on devices that are not there."""
 
+import dataclasses
 import re
 import subprocess
 
 import pytest
+from jax.sharding import AbstractMesh
 
+from jaxopt_lm.config import MESH_AXES, DataConfig, TrainConfig
 from jaxopt_lm.training import hlo
 from jaxopt_lm.training.hlo import Collective
+from jaxopt_lm.training.planning import activations
+from tests.conftest import TINY_MODEL
 from tests.test_command_lines import assert_one_line, run
 from tests.write_config_dumps import ROOT
 
@@ -155,6 +160,22 @@ def test_activations_by_shapes_are_near_what_the_compiler_finds(remat):
     assert done.returncode == 0, done.stderr
     by_shapes = number(done.stdout, "gradients") + number(done.stdout, f"activations, remat={remat}")
     assert 0.95 <= by_shapes / number(done.stdout, "its temporaries") <= 1.25
+
+
+def test_activations_count_gathered_weights_that_are_kept():
+    """Of equal rows a device. In float32 only gathering makes copies, but of attention's, which are reshaped."""
+    decoder = dataclasses.replace(TINY_MODEL, compute_dtype="float32")
+    layers, mlp, head = TINY_MODEL.num_layers, 2 * 16 * 32, 16 * 64
+
+    def kept(data: int, fsdp: int) -> dict[str, int]:
+        data_config, batch = DataConfig(vocab_size=64), 2 * data * fsdp
+        config = TrainConfig(workdir="-", model=decoder, data=data_config, global_batch_size=batch, length=4)
+        return activations(config, AbstractMesh((data, fsdp, 1), MESH_AXES))
+
+    assert kept(2, 1) == kept(1, 1)
+    more = {remat: size - kept(1, 1)[remat] for remat, size in kept(1, 2).items()}
+    again = 4 * (mlp + head)  # one block's, for its recomputation
+    assert more == {"none": 4 * (layers * mlp + head), "dots": again, "full": again}
 
 
 C4 = f"--config={ROOT}/configs/c4.py:size=1.2b,chips=64"
