@@ -94,7 +94,7 @@ def placement(mesh: Mesh) -> model.Placement:
 
 
 def logical_axes(f: Callable[[Any], Any], shapes: Any, labels: Any) -> Any:
-    """The logical axes of every array in `f(params)`: a tuple of names or None for each.
+    """The logical axes, of those in `RULES`, of every array in `f(params)`: a tuple of names or None for each.
 
     Found by asking: with an axis one longer in every parameter, the dimensions that change are that axis's. A dimension
     that several axes change, a product of them, is none's.
