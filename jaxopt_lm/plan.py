@@ -41,7 +41,7 @@ def report(plan: "Plan", arguments: PlanArguments) -> str:
     fits = "DOES NOT FIT", "may not fit", "fits"
     seconds = plan.seconds(chip)
     longest = max(seconds, key=seconds.__getitem__)
-    computed = plan.program.flops * math.prod(plan.mesh)
+    least, most = (flops * math.prod(plan.mesh) for flops in (plan.program.flops, plan.most_flops))
     lines = [
         f"parameters                {plan.num_params:,}",
         f"mesh                      data {plan.mesh[0]} x fsdp {plan.mesh[1]} x tensor {plan.mesh[2]}",
@@ -66,7 +66,10 @@ def report(plan: "Plan", arguments: PlanArguments) -> str:
         "",
         "floating-point operations per step, all devices",
         f"  6 N T + attention       {plan.model_flops:.4e}",
-        f"  matrix products         {computed:.4e}  ({computed / plan.model_flops:.3f} of the former)",
+        *(
+            f"  matrix products         {flops:.4e}  ({flops / plan.model_flops:.3f} of the former){when}"
+            for flops, when in ((least, ""), (most, ", in steps that estimate curvature"))[: 1 + (most > least)]
+        ),
         "",
         "exchanged per device and step (bytes of the results)",
         *(

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 
 _BYTES = {"pred": 1, "f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1}
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -34,7 +35,7 @@ class Collective:
 
 @dataclasses.dataclass
 class Cost:
-    """What one device does in one run of a program; both branches of a condition are counted.
+    """What one device does in one run of a program.
 
     Attributes:
       flops: of matrix products, two for each multiplication.
@@ -63,8 +64,13 @@ def _shards(what: Collective) -> float:
     return 1 / what.group if what.kind == "reduce-scatter" else 1
 
 
-def cost(text: str) -> Cost:
-    """The cost of a module, from its text."""
+def cost(text: str, branch: Callable[..., Cost] = min) -> Cost:
+    """The cost of a module, from its text.
+
+    Args:
+      text: of the module.
+      branch: which branch of a condition counts: min, the one of fewest matrix products, or max.
+    """
     computations: dict[str, list[re.Match[str]]] = {}
     entry, lines = "", []
     for line in text.splitlines():
@@ -89,10 +95,13 @@ def cost(text: str) -> Cost:
                 elif kind == "while":
                     condition, body = (_called(rest, what)[0] for what in ("condition", "body"))
                     total.add(of(body), _trips(computations[condition]))
-                elif kind in ("call", "fusion", "conditional"):
-                    for what in ("to_apply", "calls", "branch_computations", "true_computation", "false_computation"):
-                        for callee in _called(rest, what):
-                            total.add(of(callee), 1)
+                elif kind == "conditional":
+                    names = ("branch_computations", "true_computation", "false_computation")
+                    branches = [of(callee) for what in names for callee in _called(rest, what)]
+                    total.add(branch(branches, key=lambda cost: cost.flops), 1)
+                elif kind in ("call", "fusion"):
+                    for callee in _called(rest, "to_apply") + _called(rest, "calls"):
+                        total.add(of(callee), 1)
         return known[name]
 
     return of(entry)
