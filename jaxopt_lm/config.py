@@ -135,9 +135,10 @@ class DistributedConfig:
             not given or (self.process_id or 0) < (self.num_processes or 0),
             f"distributed.process_id={self.process_id}: must be below num_processes={self.num_processes}",
         )
+        address = re.fullmatch(r"[^:\s]+:([0-9]{1,5})", self.coordinator or "")
         require(
-            not given or re.fullmatch(r"[^:\s]+:\d{1,5}", self.coordinator or "") is not None,
-            f"distributed.coordinator={self.coordinator!r}: must be HOST:PORT",
+            not given or (address is not None and 1 <= int(address[1]) < 2**16),
+            f"distributed.coordinator={self.coordinator!r}: must be HOST:PORT, PORT in [1, 65535]",
         )
 
 

@@ -40,6 +40,11 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written: {reason}; {mend}") from None
 
 
+def one_line(message: str) -> str:
+    """What a command line prints of an error."""
+    return "error: " + " ".join(message.split())
+
+
 def mend_of(number: int | None) -> str:
     """What to do where writing failed with this error number."""
     full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -64,7 +69,7 @@ def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | No
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         except KeyboardInterrupt:
             return 130
-        print("error: " + " ".join(message.split()), file=sys.stderr)
+        print(one_line(message), file=sys.stderr)
         return 2
 
     return wrapped

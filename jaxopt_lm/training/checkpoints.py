@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,22 @@ class Checkpoints:
             max_to_keep=config.keep_last,
             keep_period=config.keep_every_steps,
             enable_async_checkpointing=True,
-            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sign),
+            async_options=ocp.options.AsyncOptions(
+                post_finalization_callback=self._sign,
+                barrier_sync_fn=_barrier if jax.process_count() > 1 else None,
+            ),
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is not None and jax.process_count() > 1:
+            return  # a save under way waits for the others, who may be waiting for this process
         try:
             self._manager.wait_until_finished()
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise self._not_written(error) from None
         finally:
             self._manager.close()
@@ -126,6 +132,13 @@ class Checkpoints:
         return InputError(
             f"{self._folder}: a checkpoint cannot be written: {os.strerror(number)}; {kept}; " + mend_of(number)
         )
+
+
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """Where the processes of a save wait for each other: not one that has failed at it, which would never say so."""
+    if (error := sys.exception()) is not None:
+        raise error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def read_checkpoint(folder: Path, step: int, target: Any) -> tuple[Any, dict[str, Any]]:

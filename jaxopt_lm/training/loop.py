@@ -103,8 +103,9 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
     processes.start(config.distributed)
     primary = processes.is_primary()
     console = (console or Console()) if primary else Console(quiet=True)
-    with contextlib.ExitStack() as stack:
+    with processes.ending_the_others(), contextlib.ExitStack() as stack:
         with processes.together():
+            processes.check_agreement(config)
             folder = stack.enter_context(RunFolder(config)) if primary else None
             stop = stack.enter_context(StopSignals() if jax.process_count() == 1 else processes.StopTogether())
             prepared = ensure_tokens(config.data, stop)
@@ -161,6 +162,7 @@ class _Trainer:
                 "give another --config.workdir",
             )
             with processes.together():
+                self._check_tokens_agree()
                 if self.folder:
                     self.folder.begin(config)
                 writer = MetricWriter(path, first, config) if self.folder else NoWriter()
@@ -244,6 +246,14 @@ class _Trainer:
 
         params = huggingface.read_params(self.config.init_from, self.config.model)
         return [jax.device_put(params, sharding.shardings(self.layout.params))]
+
+    def _check_tokens_agree(self) -> None:
+        for index, digest in enumerate(processes.gather(self.meta["tokens"])):
+            require(
+                digest == self.meta["tokens"],
+                f"data.tokens_dir={self.config.data.tokens_dir}: holds other tokens here than in process {index}; "
+                "give every process the same",
+            )
 
     def _batches(self, step: int) -> Iterator[Batch]:
         for tokens in self.batches.from_step(step):

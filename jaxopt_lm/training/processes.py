@@ -1,39 +1,59 @@
 """Several processes, one on each host, that train one run: starting them, doing things once, stopping together.
 
 The engine is JAX's own, `jax.distributed`. Every process runs the same program on its share of the devices; what is
-done once (files, the terminal) is done by process 0, the *primary*. One that raises, or dies, ends the others within a
+done once (files, the terminal) is done by process 0, the *primary*. What processes tell each other goes through JAX's
+coordination service, which, unlike a collective, waits for the slow. One that raises, or dies, ends the others within a
 minute: JAX aborts them with a message that another task died.
 """
 
 import contextlib
+import importlib.metadata
+import itertools
+import json
 import os
 import signal
+import socket
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jax
-import numpy as np
+import orbax.checkpoint as ocp
+from jax._src.clusters import ClusterEnv  # what `jax.distributed.initialize` asks; it has no public name
 from jax.experimental import multihost_utils
 
-from jaxopt_lm.config import DistributedConfig
-from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.config import DistributedConfig, TrainConfig
+from jaxopt_lm.config_io import differences, to_dict
+from jaxopt_lm.errors import InputError, one_line, require
 
 _HEARTBEAT_SECONDS = 20
 _SHUTDOWN_SECONDS = 20
+_DAY_MS = 24 * 3600 * 1000
+
+_exchanges = itertools.count()
+
+
+class EndedTogether(InputError):
+    """An `InputError` that every process raises at the same point."""
 
 
 def start(config: DistributedConfig) -> None:
     """Joins the other processes, where there are any; before anything else touches a device.
 
     Without flags, Slurm (more than one task in the step) and TPU pods are found by JAX; any other process is alone.
+    Where one of several never comes, JAX ends the others after `timeout_seconds` with a message of its own.
 
     Raises:
-      InputError: the others do not come.
+      InputError: process 0 cannot be reached, or cannot listen where it should.
     """
     if jax.distributed.is_initialized() or (config.coordinator is None and not _in_cluster()):
         return
     local = (config.coordinator or "").startswith("127.0.0.1:")  # else the coordinator listens on every interface
+    if config.coordinator is not None:
+        (_can_listen if config.process_id == 0 else _wait_for_coordinator)(config.coordinator, local, config)
     try:
         jax.distributed.initialize(
             config.coordinator,
@@ -47,23 +67,82 @@ def start(config: DistributedConfig) -> None:
         )
     except (RuntimeError, ValueError) as error:
         where = config.coordinator or "the cluster's"
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"distributed: cannot join the processes of coordinator {where}: {reason}; start all of them within "
-            f"distributed.timeout_seconds={config.timeout_seconds}"
+            f"distributed: cannot join the processes of coordinator {where}: {str(error).splitlines()[0]}; start all "
+            f"of them within distributed.timeout_seconds={config.timeout_seconds}"
         ) from None
 
 
+def _can_listen(coordinator: str, local: bool, config: DistributedConfig) -> None:
+    """Raises `InputError` where process 0's port is taken."""
+    host, _, port = coordinator.rpartition(":")
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host if local else "", int(port)))
+    except OSError as error:
+        raise InputError(
+            f"distributed.coordinator={coordinator}: process 0 cannot listen there: {error.strerror}; give a free port"
+        ) from None
+    print(
+        f"waiting at most {config.timeout_seconds} s for {config.num_processes} processes at {coordinator}",
+        file=sys.stderr,
+    )
+
+
+def _wait_for_coordinator(coordinator: str, local: bool, config: DistributedConfig) -> None:
+    """Returns when process 0 listens; raises `InputError` where it does not in time."""
+    del local
+    host, _, port = coordinator.rpartition(":")
+    deadline = time.monotonic() + config.timeout_seconds
+    while True:
+        try:
+            with socket.create_connection((host, int(port)), timeout=5):
+                return
+        except OSError as error:
+            require(
+                time.monotonic() < deadline,
+                f"distributed.coordinator={coordinator}: no answer within distributed.timeout_seconds="
+                f"{config.timeout_seconds}: {error.strerror or error}; start process 0 there, or mend the address",
+            )
+            time.sleep(0.2)
+
+
 def _in_cluster() -> bool:
-    """Whether the environment is that of one of several tasks of a Slurm step, or of one of several hosts of a TPU."""
+    """Whether this is one of several tasks of a Slurm step, or a host of a TPU pod."""
     env = os.environ
     slurm = "SLURM_PROCID" in env and "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", "1")) > 1
-    return slurm or "," in env.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_COORDINATOR_ADDRESS" in env
+    tpus = [cluster for cluster in ClusterEnv._cluster_types if cluster.name.endswith("tpu")]
+    return slurm or any(cluster.is_env_present() for cluster in tpus)
 
 
 def is_primary() -> bool:
     """Whether this process writes the run's files."""
     return jax.process_index() == 0
+
+
+def gather(text: str) -> list[str]:
+    """What each process gives, by its index; all call it in the same order. A barrier."""
+    if jax.process_count() == 1:
+        return [text]
+    client, key = ocp.multihost.get_jax_distributed_client(), f"jaxopt_lm/{next(_exchanges)}"
+    client.key_value_set(f"{key}/{jax.process_index()}", text)
+    client.wait_at_barrier(key, timeout_in_ms=_DAY_MS)
+    return [client.blocking_key_value_get(f"{key}/{index}", _DAY_MS) for index in range(jax.process_count())]
+
+
+def check_agreement(config: TrainConfig) -> None:
+    """Raises `InputError` in every process unless all have this config and these versions; where tokens lie may differ.
+
+    Each would build a program of its own, and their collectives would mix numbers, or wait for ever.
+    """
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
+    first, *others = map(json.loads, gather(json.dumps(to_dict(config) | versions)))
+    for index, other in enumerate(others, 1):
+        changed = differences(first, other)
+        names = [name for name in changed if not name.startswith(("distributed.", "data.tokens_dir"))]
+        listed = ", ".join(f"{name}={changed[name][1]!r} (process 0 has {changed[name][0]!r})" for name in names)
+        require(not names, f"process {index}: {listed}; give every process the same")
 
 
 @contextlib.contextmanager
@@ -73,12 +152,34 @@ def together() -> Iterator[None]:
     try:
         yield
     except InputError as raised:
+        if jax.process_count() == 1:
+            raise
         error = raised
-    if jax.process_count() > 1:
-        failed = np.flatnonzero(multihost_utils.process_allgather(np.asarray(error is not None)))
-        require(error is not None or not failed.size, f"process {', '.join(map(str, failed))} stopped; see its message")
-    if error is not None:
-        raise error
+    failed = [str(index) for index, said in enumerate(gather("failed" if error else "")) if said]
+    if failed:
+        raise EndedTogether(str(error or f"process {', '.join(failed)} stopped; see its message"))
+
+
+@contextlib.contextmanager
+def ending_the_others() -> Iterator[None]:
+    """Within it an error of one of several processes ends that one at once, so that JAX soon ends the others.
+
+    They wait for it in a collective, and it would wait for them before it left. The error is printed as a command line
+    prints it; the exit code is 2 for an `InputError`, else 1. It may be the end of another process, noticed in Python
+    before JAX aborts this one.
+    """
+    try:
+        yield
+    except EndedTogether:
+        raise
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        known = isinstance(error, InputError)
+        unknown = f"{traceback.format_exc()}\nIf another process ended first, this is why: look for its error."
+        print(one_line(str(error)) if known else unknown, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(2 if known else 1)
 
 
 class Stop(Protocol):
@@ -132,16 +233,26 @@ class StopSignals:
 class StopTogether:
     """What `StopSignals` is to a single process: a SIGTERM to any one of several stops all of them after the same step.
 
-    JAX's preemption service listens, and no handler of ours may take its place.
+    JAX's preemption service listens, and no handler of ours may take its place. The first SIGINT is passed to it.
     """
 
     def __init__(self):
         self.received: int | None = None
+        self._previous: Any = None
 
     def __enter__(self) -> "StopTogether":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._pass_on)
         return self
 
-    def __exit__(self, *exception: object) -> None: ...
+    def _pass_on(self, number: int, frame: Any) -> None:
+        del number, frame
+        self.__exit__()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
 
     def after(self, step: int) -> bool:
         """Whether all processes stop here."""

@@ -17,7 +17,7 @@ from jaxopt_lm.errors import InputError, require
 
 MAY_DIFFER_ON_RESUME = (
     *("workdir", "mesh.", "distributed.", "logging.", "checkpoint."),
-    *("data.tokens_dir", "data.verify", "model.remat"),
+    *("data.tokens_dir", "data.verify", "model.remat", "num_microbatches"),
 )
 
 

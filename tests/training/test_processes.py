@@ -16,7 +16,7 @@ import pytest
 from jaxopt_lm.config import CheckpointConfig, DistributedConfig, MeshConfig
 from jaxopt_lm.training.checkpoints import saved_steps
 from jaxopt_lm.training.run import read_metrics
-from tests.conftest import command_line, timeless
+from tests.conftest import command_line, on_small_disk, timeless, write_tokens
 
 SECONDS = 240
 
@@ -25,7 +25,7 @@ SECONDS = 240
 def config(tiny):
     decoder = dataclasses.replace(tiny.model, num_layers=1)
     saves = CheckpointConfig(every_steps=5)
-    mesh = MeshConfig(data=2, fsdp=2, tensor=2)
+    mesh = MeshConfig(data=1, fsdp=4, tensor=2)  # neither process has all of a parameter
     return dataclasses.replace(tiny, model=decoder, num_train_steps=40, checkpoint=saves, mesh=mesh)
 
 
@@ -36,18 +36,28 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def processes(config, folder: Path, count: int) -> Iterator[list[subprocess.Popen]]:
-    """The processes of a run on eight devices together; killed on leaving, should they live."""
+def processes(config, folder: Path, count: int, changed=None, wrap=None) -> Iterator[list[subprocess.Popen]]:
+    """The processes of a run on eight devices together; killed on leaving, should they live.
+
+    Args:
+      config: of the run.
+      folder: for their files.
+      count: of processes.
+      changed: the second's config.
+      wrap: makes the second's command of what it would be.
+    """
     coordinator, started = f"127.0.0.1:{free_port()}", []
     for index in range(count):
+        own = changed if index and changed else config
         if count > 1:
             joined = DistributedConfig(coordinator=coordinator, num_processes=count, process_id=index)
-            config = dataclasses.replace(config, distributed=joined)
+            own = dataclasses.replace(own, distributed=joined)
         place = folder / f"process_{index}"
         place.mkdir(exist_ok=True)
+        command = command_line("train", own, place)
         started.append(
             subprocess.Popen(
-                command_line("train", config, place),
+                wrap(command) if index and wrap else command,
                 env=os.environ | {"JAX_NUM_CPU_DEVICES": str(8 // count), "JAX_PLATFORMS": "cpu"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -106,8 +116,8 @@ def test_one_dies_and_the_other_ends_within_a_minute_then_two_go_on_then_one(con
         began = time.monotonic()
         _, errors = started[1 - victim].communicate(timeout=60)
         assert time.monotonic() - began < 60
-    assert started[1 - victim].returncode == -signal.SIGABRT
-    assert "UNAVAILABLE" in errors or "coordination service" in errors, errors
+    assert started[1 - victim].returncode in (-signal.SIGABRT, 1)
+    assert "UNAVAILABLE" in errors or "coordination service" in errors or "If another process ended" in errors, errors
     with processes(config, tmp_path, 2) as started:
         wait_until(lambda: has_saved(config, 20), started[0])
         for process in started:
@@ -132,14 +142,99 @@ def test_sigterm_to_one_stops_both_after_the_same_step(config, alone, tmp_path):
     assert_same_lines(config, alone)
 
 
+def ends(config, folder, *, changed=None, wrap=None, seconds: float = 60) -> list[tuple[int, str]]:
+    """(exit code, stderr) of both processes, the second's config changed, or its command wrapped; within the time."""
+    with processes(config, folder, 2, changed, wrap) as started:
+        errors = [process.communicate(timeout=seconds)[1] for process in started]
+    return [(process.returncode, text) for process, text in zip(started, errors, strict=True)]
+
+
+def error_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("error: ")]
+
+
+def test_other_configs_are_refused_by_name(config, tmp_path):
+    faster = dataclasses.replace(config.optimizer, learning_rate=0.5)
+    found = ends(config, tmp_path, changed=dataclasses.replace(config, optimizer=faster, num_train_steps=41))
+    line = (
+        "error: process 1: num_train_steps=41 (process 0 has 40), optimizer.learning_rate=0.5 (process 0 has 0.00316); "
+        "give every process the same"
+    )
+    assert [(code, error_lines(text)) for code, text in found] == [(2, [line])] * 2
+    assert not Path(config.workdir, "config.json").exists()
+
+
 @pytest.mark.full
-def test_an_error_of_one_ends_all(config, tmp_path):
+def test_other_tokens_are_refused(config, tmp_path):
+    there = write_tokens(tmp_path / "there", num_train=3000)
+    data = dataclasses.replace(config.data, tokens_dir=str(there))
+    found = ends(config, tmp_path, changed=dataclasses.replace(config, data=data))
+    assert [code for code, _ in found] == [2, 2]
+    assert "holds other tokens here than in process 1" in found[0][1]
+    assert "holds other tokens here than in process 0" in found[1][1]
+
+
+def test_a_disk_that_is_full_for_one_ends_both(config, tmp_path):
+    """Orbax has all wait for all; the one that failed says so and leaves, and JAX ends the other."""
+    config = dataclasses.replace(config, num_train_steps=100_000)
+    (one, _), (other, text) = ends(config, tmp_path, wrap=lambda command: on_small_disk(command, 3))
+    assert other == 2
+    assert len(error_lines(text)) == 1
+    assert "a checkpoint cannot be written: File too large; there is none yet; make room there" in text
+    assert one in (-signal.SIGABRT, 1)
+
+
+@pytest.mark.full
+def test_an_error_of_one_before_training_ends_both(config, tmp_path):
     """The run's folder is locked by a process of this test, which the primary alone notices."""
     Path(config.workdir).mkdir()
     with open(Path(config.workdir, ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with processes(config, tmp_path, 2) as started:
-            printed = [process.communicate(timeout=SECONDS)[1] for process in started]
-    assert [process.returncode for process in started] == [2, 2], printed
-    assert "another process trains there" in printed[0]
-    assert printed[1] == "error: process 0 stopped; see its message\n"
+        found = ends(config, tmp_path)
+    assert [code for code, _ in found] == [2, 2]
+    assert "another process trains there" in found[0][1]
+    assert error_lines(found[1][1]) == ["error: process 0 stopped; see its message"]
+
+
+@pytest.mark.full
+def test_a_coordinator_that_is_not_there(config, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    alone = DistributedConfig(coordinator=address, num_processes=2, process_id=1, timeout_seconds=2)
+    done = subprocess.run(
+        command_line("train", dataclasses.replace(config, distributed=alone), tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: distributed.coordinator={address}: no answer within distributed.timeout_seconds=2: Connection "
+        "refused; start process 0 there, or mend the address\n"
+    )
+
+
+@pytest.mark.full
+def test_a_port_that_is_taken(config, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        first = DistributedConfig(coordinator=address, num_processes=2, process_id=0)
+        command = command_line("train", dataclasses.replace(config, distributed=first), tmp_path)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: distributed.coordinator={address}: process 0 cannot listen there: Address already in use; give a free "
+        "port\n"
+    )
+
+
+def test_ctrl_c_in_several_processes_is_a_sigterm(config, tmp_path):
+    config = dataclasses.replace(config, num_train_steps=100_000)
+    with processes(config, tmp_path, 2) as started:
+        wait_until(lambda: any(line["step"] >= 2 for line in read_metrics(config.workdir)), started[0])
+        for process in started:
+            process.send_signal(signal.SIGINT)
+        printed = [process.communicate(timeout=SECONDS) for process in started]
+    assert [process.returncode for process in started] == [143, 143], printed
+    steps = saved_steps(Path(config.workdir, "checkpoints"))
+    assert f"stopped at step {steps[-1]}; the same command goes on from there" in printed[0][0]
