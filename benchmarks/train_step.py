@@ -20,11 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lm.config_io import from_command_line, to_json
-from jaxopt_lm.errors import report_input_errors
+from jaxopt_lm.errors import report_input_errors, require
 from jaxopt_lm.model.summary import flops_per_token
 from jaxopt_lm.plan import PlanArguments
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.chips import GIB, peak_flops
+from jaxopt_lm.training.planning import telemetry_options
 from jaxopt_lm.training.step import HParams
 
 
@@ -51,10 +52,10 @@ def main() -> None:
     config = arguments.config
     print_plan(arguments)
     mesh = sharding.make_mesh(config.mesh)
-    config.check_batch_divides(mesh.shape["data"], mesh.shape["fsdp"])
+    require(mesh.size == arguments.devices, f"devices={arguments.devices}: here the mesh has {mesh.size}; give this")
     layout = sharding.abstract_state(config, mesh)
     hparams = jax.tree.map(jnp.asarray, HParams.of(config))
-    step = sharding.jit_train_step(config, mesh, layout)
+    step = sharding.jit_train_step(config, mesh, layout, telemetry_options(config))
     step = step.lower(layout, sharding.abstract_batch(config, mesh), hparams).compile()
     init = sharding.jit_init(config, layout).lower().compile()
     Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory begins anew

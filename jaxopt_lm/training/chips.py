@@ -9,7 +9,7 @@ class Chip(NamedTuple):
     """One device, from its maker's data sheet.
 
     Attributes:
-      kind: a part of jax's `device_kind`.
+      kind: a part of jax's `device_kind`; the PCIe cards of an H100 are slower and not meant.
       flops: dense bfloat16 matrix FLOP/s.
       memory: bytes.
       bandwidth: of the memory, bytes/s.
@@ -25,7 +25,7 @@ class Chip(NamedTuple):
 
 CHIPS = {
     "A100-80": Chip("A100", 312e12, 80e9, 2.039e12, 300e9),
-    "H100": Chip("H100", 989e12, 80e9, 3.35e12, 450e9),
+    "H100": Chip("H100 80GB HBM3", 989e12, 80e9, 3.35e12, 450e9),
     "H200": Chip("H200", 989e12, 141e9, 4.8e12, 450e9),
     "v4": Chip("TPU v4", 275e12, 32 * GIB, 1.2e12, 300e9),
     "v5e": Chip("TPU v5 lite", 197e12, 16 * GIB, 0.82e12, 200e9),

@@ -120,11 +120,6 @@ class _Trainer:
 
     def __init__(self, config: TrainConfig, folder: RunFolder | None, console: Console):
         self.config, self.folder, self.console, self.path = config, folder, console, Path(config.workdir)
-        wide = "float64" in (config.model.param_dtype, config.model.compute_dtype)
-        require(
-            not wide or jax.dtypes.canonicalize_dtype("float64") == "float64",
-            "model dtype float64: jax has it switched off; set the environment variable JAX_ENABLE_X64=1",
-        )
         self.mesh = sharding.make_mesh(config.mesh)
         config.check_batch_divides(self.mesh.shape["data"], self.mesh.shape["fsdp"])
         self.train_store, self.eval_store = (

@@ -11,16 +11,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Var
 from jax.sharding import AbstractMesh, Mesh
 
 from jaxopt_lm import model
 from jaxopt_lm.config import MESH_AXES, TrainConfig
+from jaxopt_lm.errors import require
 from jaxopt_lm.model.summary import flops_per_token
 from jaxopt_lm.training import hlo, sharding
 from jaxopt_lm.training.chips import Chip
 from jaxopt_lm.training.loss import Batch, summed_losses
-from jaxopt_lm.training.step import HParams
+from jaxopt_lm.training.step import HParams, TelemetryOptions
 
 _REMATERIALIZED = "Involuntary full rematerialization"
 REMATS = ("none", "dots", "full")
@@ -34,7 +36,7 @@ class Plan:
       mesh: sizes of data, fsdp, tensor.
       num_params: in the whole model.
       params: bytes of parameters.
-      grads: bytes of gradients, which lie as the parameters do.
+      grads: bytes of gradients, which lie as the parameters do; of microbatches, their sum and one part's.
       opt_state: bytes of the optimizer's state.
       batch: bytes of tokens and targets.
       activations: by rematerialisation policy, what one microbatch keeps for the backward pass, gathered weights
@@ -79,10 +81,15 @@ def make_plan(config: TrainConfig) -> Plan:
       InputError: the config does not fit the devices.
     """
     mesh = sharding.make_mesh(config.mesh)
+    require(
+        mesh.size == jax.device_count(),
+        f"devices={jax.device_count()}: the mesh has {mesh.size}; give as many, or -1 for an axis of the mesh",
+    )
     config.check_batch_divides(mesh.shape["data"], mesh.shape["fsdp"])
     layout = sharding.abstract_state(config, mesh)
     batch = sharding.abstract_batch(config, mesh)
-    lowered = sharding.jit_train_step(config, mesh, layout).lower(layout, batch, HParams.of(config))
+    step = sharding.jit_train_step(config, mesh, layout, telemetry_options(config))
+    lowered = step.lower(layout, batch, HParams.of(config))
     with tempfile.TemporaryDirectory() as folder, _stderr() as said:
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True, "xla_dump_hlo_pass_re": "spmd.*"}
         compiled = lowered.compile(compiler_options=options)
@@ -100,7 +107,7 @@ def make_plan(config: TrainConfig) -> Plan:
         mesh=tuple(mesh.shape[name] for name in MESH_AXES),
         num_params=model.num_params(config.model),
         params=params,
-        grads=params,
+        grads=params * (1 if config.num_microbatches == 1 else 2),
         opt_state=_bytes(layout.opt_state),
         batch=_bytes(batch),
         activations=activations(config, mesh),
@@ -112,6 +119,12 @@ def make_plan(config: TrainConfig) -> Plan:
         replicated=sorted(whole, key=lambda item: -item[1])[:5],
         rematerialized=[line for line in said if _REMATERIALIZED in line],
     )
+
+
+def telemetry_options(config: TrainConfig) -> TelemetryOptions | None:
+    """The telemetry that a config asks for, of tokens that need not be there."""
+    every = config.logging.telemetry_every_steps
+    return TelemetryOptions(every, np.ones(config.data.vocab_size, np.int64)) if every else None
 
 
 def _bytes(tree: Any) -> int:

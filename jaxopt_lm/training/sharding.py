@@ -132,8 +132,13 @@ def abstract_state(config: TrainConfig, mesh: Mesh) -> TrainState:
     """The state of a run on a mesh, with a `jax.ShapeDtypeStruct` that has its sharding in place of each array.
 
     Raises:
-      InputError: a mesh axis does not divide an axis of a parameter.
+      InputError: a mesh axis does not divide an axis of a parameter, or float64 is asked for and jax has none.
     """
+    wide = "float64" in (config.model.param_dtype, config.model.compute_dtype)
+    require(
+        not wide or jax.dtypes.canonicalize_dtype("float64") == "float64",
+        "model dtype float64: jax has it switched off; set the environment variable JAX_ENABLE_X64=1",
+    )
     shapes, labels = model.shapes(config.model), model.labels(config.model)
     for (path, x), label in zip(jax.tree.leaves_with_path(shapes), jax.tree.leaves(labels), strict=True):
         for name, size, mesh_axes in zip(label.axes, x.shape, spec(label.axes), strict=True):

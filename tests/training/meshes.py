@@ -61,7 +61,7 @@ def config_for(optimizer: str, dtype: str, **changes) -> TrainConfig:
 
 
 def train(config: TrainConfig, *, padded: bool = False):
-    """(state, losses) after some steps; the state lies where it lay at first, and a share of it on every device."""
+    """(state, losses) after some steps; the state lies where it lay at first, moments as their parameters do."""
     mesh = sharding.make_mesh(config.mesh)
     layout = sharding.abstract_state(config, mesh)
     rows, rng, losses = sharding.Rows(mesh, config.global_batch_size), np.random.default_rng(0), []
@@ -77,7 +77,21 @@ def train(config: TrainConfig, *, padded: bool = False):
         losses.append(float(metrics["train/loss"]))
     same = jax.tree.map(lambda x, first: x.sharding.is_equivalent_to(first, x.ndim), state, where)
     assert all(jax.tree.leaves(same))
+    check_moments(state)
     return state, losses
+
+
+def check_moments(state) -> None:
+    """What has a parameter's path at its end, and its shape, lies as the parameter does."""
+    params = {jax.tree_util.keystr(path): x for path, x in jax.tree.leaves_with_path(state.params)}
+    found = 0
+    for path, x in jax.tree.leaves_with_path(state.opt_state):
+        ends = (jax.tree_util.keystr(path[i:]) for i in range(len(path)))
+        like = next((params[end] for end in ends if end in params), None)
+        if like is not None and like.shape == x.shape:
+            assert x.sharding.is_equivalent_to(like.sharding, x.ndim), jax.tree_util.keystr(path)
+            found += 1
+    assert found >= 4, found
 
 
 def assert_close(found, expected, bound: float, what: str) -> None:
