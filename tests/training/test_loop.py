@@ -150,10 +150,15 @@ def test_a_changed_config_is_refused_by_name(short, change, message):
     assert Path(short.workdir, "config.json").read_text() == before
 
 
-def test_mesh_logging_and_checkpoint_may_change(short):
+def test_mesh_memory_logging_and_checkpoint_may_change(short):
     quiet_train(short)
     changed = dataclasses.replace(
-        short, mesh=MeshConfig(data=1), logging=LoggingConfig(every_steps=3), checkpoint=CheckpointConfig(keep_last=1)
+        short,
+        model=dataclasses.replace(short.model, remat="dots"),
+        mesh=MeshConfig(data=1),
+        num_microbatches=2,
+        logging=LoggingConfig(every_steps=3),
+        checkpoint=CheckpointConfig(keep_last=1),
     )
     assert quiet_train(changed)[0].status == "completed"
 
