@@ -49,52 +49,54 @@ def start(config: DistributedConfig) -> None:
     Raises:
       InputError: process 0 cannot be reached, or cannot listen where it should.
     """
-    if jax.distributed.is_initialized() or (config.coordinator is None and not _in_cluster()):
+    address = config.coordinator
+    if jax.distributed.is_initialized() or (address is None and not _in_cluster()):
         return
-    local = (config.coordinator or "").startswith("127.0.0.1:")  # else the coordinator listens on every interface
-    if config.coordinator is not None:
-        (_can_listen if config.process_id == 0 else _wait_for_coordinator)(config.coordinator, local, config)
+    local = (address or "").startswith("127.0.0.1:")  # else the coordinator listens on every interface
+    if address is not None and config.process_id == 0:
+        _check_port(address, local)
+        print(
+            f"waiting at most {config.timeout_seconds} s for {config.num_processes} processes at {address}",
+            file=sys.stderr,
+        )
+    elif address is not None:
+        _wait_for_coordinator(address, config.timeout_seconds)
     try:
         jax.distributed.initialize(
-            config.coordinator,
+            address,
             config.num_processes,
             config.process_id,
-            coordinator_bind_address=config.coordinator if local else None,
+            coordinator_bind_address=address if local else None,
             initialization_timeout=config.timeout_seconds,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
-            cluster_detection_method=None if config.coordinator is None else "deactivate",
+            cluster_detection_method=None if address is None else "deactivate",
         )
     except (RuntimeError, ValueError) as error:
-        where = config.coordinator or "the cluster's"
+        reason = str(error).splitlines()[0]
         raise InputError(
-            f"distributed: cannot join the processes of coordinator {where}: {str(error).splitlines()[0]}; start all "
-            f"of them within distributed.timeout_seconds={config.timeout_seconds}"
+            f"distributed: cannot join the processes of coordinator {address or 'that the cluster names'}: {reason}; "
+            f"start all of them within distributed.timeout_seconds={config.timeout_seconds}"
         ) from None
 
 
-def _can_listen(coordinator: str, local: bool, config: DistributedConfig) -> None:
+def _check_port(address: str, local: bool) -> None:
     """Raises `InputError` where process 0's port is taken."""
-    host, _, port = coordinator.rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host if local else "", int(port)))
     except OSError as error:
         raise InputError(
-            f"distributed.coordinator={coordinator}: process 0 cannot listen there: {error.strerror}; give a free port"
+            f"distributed.coordinator={address}: process 0 cannot listen there: {error.strerror}; give a free port"
         ) from None
-    print(
-        f"waiting at most {config.timeout_seconds} s for {config.num_processes} processes at {coordinator}",
-        file=sys.stderr,
-    )
 
 
-def _wait_for_coordinator(coordinator: str, local: bool, config: DistributedConfig) -> None:
+def _wait_for_coordinator(address: str, seconds: float) -> None:
     """Returns when process 0 listens; raises `InputError` where it does not in time."""
-    del local
-    host, _, port = coordinator.rpartition(":")
-    deadline = time.monotonic() + config.timeout_seconds
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + seconds
     while True:
         try:
             with socket.create_connection((host, int(port)), timeout=5):
@@ -102,8 +104,8 @@ def _wait_for_coordinator(coordinator: str, local: bool, config: DistributedConf
         except OSError as error:
             require(
                 time.monotonic() < deadline,
-                f"distributed.coordinator={coordinator}: no answer within distributed.timeout_seconds="
-                f"{config.timeout_seconds}: {error.strerror or error}; start process 0 there, or mend the address",
+                f"distributed.coordinator={address}: no answer within distributed.timeout_seconds={seconds}: "
+                f"{error.strerror or error}; start process 0 there, or mend the address",
             )
             time.sleep(0.2)
 
