@@ -41,7 +41,7 @@ def report(plan: "Plan", arguments: PlanArguments) -> str:
     fits = "DOES NOT FIT", "may not fit", "fits"
     seconds = plan.seconds(chip)
     longest = max(seconds, key=seconds.__getitem__)
-    least, most = (flops * math.prod(plan.mesh) for flops in (plan.program.flops, plan.most_flops))
+    least, most = (flops * math.prod(plan.mesh) for flops in (plan.program.flops, plan.program.most_flops))
     lines = [
         f"parameters                {plan.num_params:,}",
         f"mesh                      data {plan.mesh[0]} x fsdp {plan.mesh[1]} x tensor {plan.mesh[2]}",

@@ -9,7 +9,6 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Callable
 
 _BYTES = {"pred": 1, "f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1}
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -35,19 +34,22 @@ class Collective:
 
 @dataclasses.dataclass
 class Cost:
-    """What one device does in one run of a program.
+    """What one device does in one run of a program; of a condition its cheapest branch, the one of fewest products.
 
     Attributes:
       flops: of matrix products, two for each multiplication.
+      most_flops: the same, where the dearest branch of every condition is taken.
       collectives: bytes of the results, by `Collective`.
     """
 
     flops: int = 0
+    most_flops: int = 0
     collectives: collections.Counter[Collective] = dataclasses.field(default_factory=collections.Counter)
 
     def add(self, other: "Cost", times: int) -> None:
         """Counts another cost `times` times."""
         self.flops += other.flops * times
+        self.most_flops += other.most_flops * times
         for what, size in other.collectives.items():
             self.collectives[what] += size * times
 
@@ -64,13 +66,8 @@ def _shards(what: Collective) -> float:
     return 1 / what.group if what.kind == "reduce-scatter" else 1
 
 
-def cost(text: str, branch: Callable[..., Cost] = min) -> Cost:
-    """The cost of a module, from its text.
-
-    Args:
-      text: of the module.
-      branch: which branch of a condition counts: min, the one of fewest matrix products, or max.
-    """
+def cost(text: str) -> Cost:
+    """The cost of a module, from its text."""
     computations: dict[str, list[re.Match[str]]] = {}
     entry, lines = "", []
     for line in text.splitlines():
@@ -88,7 +85,8 @@ def cost(text: str, branch: Callable[..., Cost] = min) -> Cost:
             for _, shape, kind, rest in (found.groups() for found in computations[name]):
                 kind = kind.removesuffix("-start")
                 if kind == "dot":
-                    total.flops += _dot_flops(shape, rest, shapes)
+                    flops = _dot_flops(shape, rest, shapes)
+                    total.add(Cost(flops, flops), 1)
                 elif kind in _COLLECTIVES:
                     for dtype, size in _sizes(shape):
                         total.collectives[Collective(kind, dtype, _group(rest))] += size
@@ -98,7 +96,9 @@ def cost(text: str, branch: Callable[..., Cost] = min) -> Cost:
                 elif kind == "conditional":
                     names = ("branch_computations", "true_computation", "false_computation")
                     branches = [of(callee) for what in names for callee in _called(rest, what)]
-                    total.add(branch(branches, key=lambda cost: cost.flops), 1)
+                    least = min(branches, key=lambda branch: branch.flops)
+                    most_flops = max(branch.most_flops for branch in branches)
+                    total.add(dataclasses.replace(least, most_flops=most_flops), 1)
                 elif kind in ("call", "fusion"):
                     for callee in _called(rest, "to_apply") + _called(rest, "calls"):
                         total.add(of(callee), 1)

@@ -44,8 +44,7 @@ class Plan:
       arguments: bytes of what the compiled step is given.
       temporaries: bytes it needs besides, by the CPU's compiler.
       model_flops: 6 * N * T + attention, of all devices together.
-      program: what one device computes and exchanges, at least.
-      most_flops: what it computes where every condition holds, Sophia's that an estimate is due.
+      program: what one device computes and exchanges.
       replicated: path and bytes of the largest arrays of the state that every device holds whole.
       rematerialized: lines in which the compiler says that it gathers an array whole against its will.
     """
@@ -61,7 +60,6 @@ class Plan:
     temporaries: int
     model_flops: int
     program: hlo.Cost
-    most_flops: int
     replicated: list[tuple[str, int]]
     rematerialized: list[str]
 
@@ -115,7 +113,6 @@ def make_plan(config: TrainConfig) -> Plan:
         temporaries=memory.temp_size_in_bytes,
         model_flops=flops_per_token(config.model, config.length) * config.global_batch_size * config.length,
         program=hlo.cost(text),
-        most_flops=hlo.cost(text, branch=max).flops,
         replicated=sorted(whole, key=lambda item: -item[1])[:5],
         rematerialized=[line for line in said if _REMATERIALIZED in line],
     )
