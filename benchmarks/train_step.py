@@ -52,7 +52,10 @@ def main() -> None:
     config = arguments.config
     print_plan(arguments)
     mesh = sharding.make_mesh(config.mesh)
-    require(mesh.size == arguments.devices, f"devices={arguments.devices}: here the mesh has {mesh.size}; give this")
+    require(
+        mesh.size == arguments.devices,
+        f"devices={arguments.devices}: the mesh has {mesh.size} here; give --devices={mesh.size}",
+    )
     layout = sharding.abstract_state(config, mesh)
     hparams = jax.tree.map(jnp.asarray, HParams.of(config))
     step = sharding.jit_train_step(config, mesh, layout, telemetry_options(config))
@@ -91,7 +94,8 @@ def print_plan(arguments: Arguments) -> None:
         path = Path(folder, "config.json")
         path.write_text(to_json(arguments.config))
         flags = [f"--config={path}", f"--devices={arguments.devices}", f"--chip={arguments.chip}"]
-        subprocess.run([sys.executable, "-m", "jaxopt_lm.plan", *flags], check=True)
+        if code := subprocess.run([sys.executable, "-m", "jaxopt_lm.plan", *flags], check=False).returncode:
+            sys.exit(code)  # it has said why
 
 
 if __name__ == "__main__":
