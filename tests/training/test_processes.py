@@ -228,12 +228,13 @@ def test_a_port_that_is_taken(config, tmp_path):
     )
 
 
-def test_ctrl_c_in_several_processes_is_a_sigterm(config, tmp_path):
+@pytest.mark.parametrize("receivers", [(0, 1), pytest.param((1,), marks=pytest.mark.full)])
+def test_ctrl_c_in_several_processes_is_a_sigterm(config, tmp_path, receivers):
     config = dataclasses.replace(config, num_train_steps=100_000)
     with processes(config, tmp_path, 2) as started:
         wait_until(lambda: any(line["step"] >= 2 for line in read_metrics(config.workdir)), started[0])
-        for process in started:
-            process.send_signal(signal.SIGINT)
+        for index in receivers:
+            started[index].send_signal(signal.SIGINT)
         printed = [process.communicate(timeout=SECONDS) for process in started]
     assert [process.returncode for process in started] == [143, 143], printed
     steps = saved_steps(Path(config.workdir, "checkpoints"))

@@ -204,7 +204,7 @@ def test_one_program_for_all_numbers_and_a_population(name):
         state, _ = population(state, some_batch(number), hparams)
     assert state.step.shape == ()
     for member, alone in enumerate(solo):
-        mine = jax.tree.map(lambda leaf, axis: leaf if axis is None else leaf[member], state, axes)  # noqa: B023
+        mine = jax.tree.map(lambda leaf, axis, i=member: leaf if axis is None else leaf[i], state, axes)
         if name in ("adamw", "sgdw"):  # a sign turns rounding into a whole step
             chex.assert_trees_all_close(mine, alone, rtol=2e-3, atol=2e-5)
         chex.assert_trees_all_equal_shapes_and_dtypes(mine, alone)
