@@ -44,6 +44,11 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in left_out]
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Bytes are called as their argument is: compressed ones hold the time, and two processes must collect alike."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_compilations(tmp_path_factory):
     """Tests that compile the same program compile it once a worker: JAX reads what another process half wrote."""

@@ -115,7 +115,7 @@ def damaged_parquet(path):
         ("a.jsonl", b'{"text": "\\ud800"}\n', "the line at byte 0 is not"),
         ("a.jsonl", b"\x80\x81\n", "the line at byte 0 is not"),
         ("a.jsonl.gz", b"not gzip at all", "a.jsonl.gz: cannot be read"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999)[:-9], "a.jsonl.gz: cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-9], "a.jsonl.gz: cannot be read"),
         ("a.parquet", parquet_without_text, "has no column text, only body, id"),
         ("a.parquet", parquet_of_numbers, "the column text is of type double, must be string"),
         ("a.parquet", cut_parquet, "a.parquet: not a parquet file that can be read"),
