@@ -198,10 +198,10 @@ class TrainConfig:
             self.data.vocab_size <= self.model.vocab_size,
             f"model.vocab_size={self.model.vocab_size}: must be at least data.vocab_size={self.data.vocab_size}",
         )
-        lead = self.optimizer.calibration_steps
+        lead, where = self.optimizer.calibration_steps, _calibration_field(self.optimizer, "optimizer")
         require(
             lead < self.num_train_steps,
-            f"optimizer.calibration_steps={lead}: must be less than num_train_steps={self.num_train_steps}",
+            f"{where}={lead}: must be less than num_train_steps={self.num_train_steps}",
         )
         self.schedule.check_fits(self.num_train_steps - lead)
 
@@ -215,6 +215,15 @@ class TrainConfig:
                 size % (data * fsdp) == 0,
                 f"{name}={size}: must be a multiple of the mesh's data * fsdp = {data * fsdp}; or change the mesh",
             )
+
+
+def _calibration_field(config: OptimizerConfig, path: str) -> str:
+    """The dotted name of the field that `config.calibration_steps` comes from: its own, or of a config inside it."""
+    inside = {name: value for name, value in vars(config).items() if isinstance(value, OptimizerConfig)}
+    for name, value in inside.items():
+        if value.calibration_steps:
+            return _calibration_field(value, join_path(path, name))
+    return join_path(path, "calibration_steps")
 
 
 def join_path(path: str, name: str) -> str:

@@ -70,7 +70,15 @@ def from_dict(cls: type, fields: Any, path: str = "") -> Any:
             value = from_dict(typing.cast(type, hints[name]), value, join_path(path, name))
         values[name] = value = tuple(value) if isinstance(value, list) else value
         require(has_type(value, hints[name]), f"{join_path(path, name)}={value!r}: must be {type_name(hints[name])}")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except InputError as error:
+        raise InputError(_at_path(str(error), path) if path else str(error)) from None
+
+
+def _at_path(message: str, path: str) -> str:
+    """What a config's check says of `Class.field` or `section.field`, said of the field at its dotted path."""
+    return re.sub(r"^\w+\.(?=\w)", f"{path}." if path else "", message)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dict[str, tuple[Any, Any]]:
@@ -179,4 +187,7 @@ def _one_line(message: str) -> str:
     lines = [line.strip("│╰╯─ \t") for line in message.splitlines() if not line.startswith("╭")]
     text = " ".join(line for line in lines if line and not line.startswith("For full helptext"))
     text = text.partition(" Argument helptext:")[0]
-    return re.sub(r"^Error parsing (config[\w.]*: )?", "", text)
+    found = re.match(r"Error parsing (config\.)?([\w.]+): ", text)
+    if found is None or found[2] == "config":
+        return re.sub(r"^Error parsing (config: )?", "", text)
+    return _at_path(text[found.end() :], found[2] if found[1] else "")

@@ -15,9 +15,11 @@ from jaxopt_lm.config_io import (
     from_command_line,
     from_dict,
     load,
+    parse_command_line,
     to_dict,
     to_json,
 )
+from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import PRESETS, preset
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
@@ -155,6 +157,61 @@ def test_damaged_dumps_are_refused_by_name():
         with pytest.raises(InputError) as error:
             from_dict(TrainConfig, whole | change)
         assert message in str(error.value)
+
+
+def put(fields, path, value):
+    """Sets a dump's field by its dotted name."""
+    *outer, name = path.split(".")
+    for section in outer:
+        fields = fields[section]
+    fields[name] = value
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "path", "value", "message"),
+    [
+        ("muon", "optimizer.rest.eps", 0.0, "=0.0: must be finite in float32 and in (0, inf)"),
+        ("muon", "optimizer.eps", 0.0, "=0.0: must be finite in float32 and in (0, inf)"),
+        ("muon", "optimizer.rest.learning_rate", -1.0, "=-1.0: must be finite in float32 and in [0, inf)"),
+        ("hybrid", "optimizer.adaptive.decay_roles", ["bias"], "=['bias']: roles are embedding, "),
+        ("adamw", "schedule.end_fraction", 2.0, "=2.0: must be finite in float32 and in [0, 1]"),
+        ("adamw", "model.num_heads", 3, "=3: must divide model.embed_dim=1024"),
+        ("adamw", "data.seed", -1, "=-1: must be at least 0"),
+    ],
+)
+def test_an_error_names_the_dotted_path(optimizer, path, value, message, tmp_path):
+    """In a dump and on the command line, however deep the field."""
+    whole = to_dict(dataclasses.replace(BASE, optimizer=OPTIMIZERS[optimizer]()))
+    sound = tmp_path / "config.json"
+    sound.write_text(json.dumps(whole))
+    put(whole, path, value)
+    texts = map(str, value) if isinstance(value, list) else [str(value)]
+    for read in (
+        lambda: from_dict(TrainConfig, whole),
+        lambda: from_command_line(WithConfig, "", [f"--config={sound}", f"--config.{path}", *texts]),
+    ):
+        with pytest.raises(InputError) as error:
+            read()
+        assert str(error.value).startswith(path + message)
+
+
+def test_what_does_not_fit_inside_a_nested_config_is_named_by_its_path():
+    for optimizer, message in (
+        (OPTIMIZERS["muon"](rest=OPTIMIZERS["adamw"](b1="x")), "optimizer.rest.b1='x': must be float"),
+        (
+            OPTIMIZERS["hybrid"](adaptive=OPTIMIZERS["frozen"](calibration_steps=10_000)),
+            "optimizer.adaptive.calibration_steps=10000: must be less than num_train_steps=10000",
+        ),
+        (OPTIMIZERS["frozen"](calibration_steps=10_000), "optimizer.calibration_steps=10000: must be less than"),
+    ):
+        with pytest.raises(InputError) as error:
+            dataclasses.replace(BASE, optimizer=optimizer)
+        assert str(error.value).startswith(message)
+
+
+def test_what_prepare_refuses_is_named_as_its_flag():
+    with pytest.raises(InputError, match=r"^vocab_size=0: must be at least 1"):
+        parse_command_line(TokensConfig, "", ["--vocab_size=0"])
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import dataclasses
 import inspect
 import math
 import typing
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,32 @@ def traceable(cls: type[T]) -> type[T]:
     """Class decorator: registers a dataclass as a pytree whose leaves are its numbers."""
     hints = typing.get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
-    numbers = [name for name in fields if _is_number(name, hints[name])]
-    jax.tree_util.register_dataclass(cls, numbers, [name for name in fields if name not in numbers])
+    _register(cls, [name for name in fields if _is_number(name, hints[name])])
     return cls
+
+
+def _register(cls: type, numbers: Sequence[str]) -> None:
+    """Registers a dataclass as a pytree with the fields `numbers` as its leaves.
+
+    It is rebuilt from leaves of any kind (axes of a vmap, differences, None) without its checks: those are for the
+    people who make one.
+    """
+    structure = [field.name for field in dataclasses.fields(cls) if field.name not in numbers]
+
+    def leaves_and_structure(config):
+        return [getattr(config, name) for name in numbers], tuple(getattr(config, name) for name in structure)
+
+    def with_keys(config):
+        leaves, rest = leaves_and_structure(config)
+        return list(zip(map(jax.tree_util.GetAttrKey, numbers), leaves, strict=True)), rest
+
+    def rebuilt(rest, leaves):
+        config = object.__new__(cls)
+        for name, value in zip((*structure, *numbers), (*rest, *leaves), strict=True):
+            object.__setattr__(config, name, value)
+        return config
+
+    jax.tree_util.register_pytree_with_keys(cls, with_keys, rebuilt, leaves_and_structure)
 
 
 def _is_number(name: str, hint: Any) -> bool:
@@ -47,6 +70,14 @@ def _is_number(name: str, hint: Any) -> bool:
     if any(dataclasses.is_dataclass(kind) for kind in kinds):
         return True
     return kinds == {float} or (kinds == {int} and name.endswith("_steps"))
+
+
+def field_name(config: Any, name: str) -> str:
+    """How an error calls a field: by its class, for a config does not know what it will be a part of.
+
+    What reads dumps and command lines puts the dotted path there.
+    """
+    return f"{type(config).__name__}.{name}"
 
 
 def check(
@@ -64,7 +95,7 @@ def check(
     interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
     require(
         inside and abs(value) <= FLOAT32_MAX,
-        f"{config.section}.{name}={value}: must be finite in float32 and in {interval}",
+        f"{field_name(config, name)}={value}: must be finite in float32 and in {interval}",
     )
 
 
@@ -83,14 +114,12 @@ def check_roles(config: Any, *names: str) -> None:
     """Fields of roles hold roles."""
     for name in names:
         unknown = set(getattr(config, name)) - set(ROLES)
-        require(not unknown, f"{config.section}.{name}={sorted(unknown)}: roles are {', '.join(ROLES)}")
+        require(not unknown, f"{field_name(config, name)}={sorted(unknown)}: roles are {', '.join(ROLES)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(abc.ABC):
     """What every optimizer has. The update is `p <- p (1 - lr * weight_decay) - lr * direction`."""
-
-    section: ClassVar[str] = "optimizer"
 
     learning_rate: float
     """Peak learning rate; the schedule multiplies it."""
@@ -103,8 +132,10 @@ class OptimizerConfig(abc.ABC):
     computed in float32, in which None keeps them too."""
 
     def __post_init__(self):
-        dtypes = (None, "bfloat16")
-        require(self.mu_dtype in dtypes, f"{self.section}.mu_dtype={self.mu_dtype!r}: must be 'bfloat16' or None")
+        require(
+            self.mu_dtype in (None, "bfloat16"),
+            f"{field_name(self, 'mu_dtype')}={self.mu_dtype!r}: must be 'bfloat16' or None",
+        )
         check(self, "learning_rate", 0)
         check(self, "weight_decay", 0)
         check_roles(self, "decay_roles")

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import require
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import check, check_decays, constructor, traceable
+from jaxopt_lm.optimizers.config import check, check_decays, constructor, field_name, traceable
 from jaxopt_lm.optimizers.groups import partition, per_layer
 from jaxopt_lm.optimizers.rates import ScaleByRateState, scale_by_rate
 from jaxopt_lm.optimizers.trees import bias_correction, is_masked, next_count, with_wide_state
@@ -236,7 +236,7 @@ class ScheduleFreeAdamWConfig(BlockAdamConfig):
         check(self, "b1", 0, 1, open_low=True, open_high=True)
         require(
             self.mu_dtype is None,
-            f"optimizer.mu_dtype={self.mu_dtype!r}: schedule_free_adamw keeps no momentum; leave it None",
+            f"{field_name(self, 'mu_dtype')}={self.mu_dtype!r}: schedule_free_adamw keeps no momentum; leave it None",
         )
 
     def moments(self) -> dict[str, Any]:

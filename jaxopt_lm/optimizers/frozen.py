@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import AdalayerStarConfig, Calibration, scale_by_block_adam
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_roles, constructor, held, traceable
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_roles, constructor, field_name, held, traceable
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
 
 
@@ -50,7 +50,8 @@ class FrozenConfig(AdalayerStarConfig):
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         require_labels(labels, "roles freeze")
-        require_roles(labels, (*self.live_roles, *self.untrained_roles), "optimizer.live_roles, untrained_roles")
+        where = f"{field_name(self, 'live_roles')}, untrained_roles"
+        require_roles(labels, (*self.live_roles, *self.untrained_roles), where)
         plain = super().make
 
         def at(multiplier):

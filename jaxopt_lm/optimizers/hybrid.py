@@ -9,7 +9,15 @@ from jax.typing import ArrayLike
 from jaxopt_lm.errors import require
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import AdalayerStarConfig
-from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, check_roles, constructor, held, traceable
+from jaxopt_lm.optimizers.config import (
+    OptimizerConfig,
+    check_decays,
+    check_roles,
+    constructor,
+    field_name,
+    held,
+    traceable,
+)
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
 from jaxopt_lm.optimizers.sgdw import heavy_ball
 
@@ -49,19 +57,20 @@ class HybridConfig(OptimizerConfig):
         check_roles(self, "adaptive_roles", "untrained_roles")
         require(
             isinstance(self.adaptive, OptimizerConfig),
-            "optimizer.adaptive: must be a config; for any other transformation use optimizers.partition",
+            f"{field_name(self, 'adaptive')}: must be a config; for any other transformation use optimizers.partition",
         )
         both = sorted(set(self.adaptive_roles) & set(self.untrained_roles))
-        require(not both, f"optimizer.untrained_roles={both}: they are adaptive_roles too; give each role once")
+        require(
+            not both, f"{field_name(self, 'untrained_roles')}={both}: they are adaptive_roles too; give each role once"
+        )
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return heavy_ball(self.b1) if self.sgd == "heavy_ball" else optax.ema(self.b1)
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         require_labels(labels, "parameters are divided")
-        require_roles(
-            labels, (*self.adaptive_roles, *self.untrained_roles), "optimizer.adaptive_roles, untrained_roles"
-        )
+        where = f"{field_name(self, 'adaptive_roles')}, untrained_roles"
+        require_roles(labels, (*self.adaptive_roles, *self.untrained_roles), where)
         of_sgd = super().make
 
         def at(multiplier):

@@ -15,7 +15,7 @@ import optax
 from jaxopt_lm.errors import require
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
 from jaxopt_lm.optimizers.clipping import clip_by_layer_norm
-from jaxopt_lm.optimizers.config import check, check_decays, check_eps, constructor, traceable
+from jaxopt_lm.optimizers.config import check, check_decays, check_eps, constructor, field_name, traceable
 from jaxopt_lm.optimizers.groups import by_layer, num_layers, require_labels
 
 
@@ -75,7 +75,7 @@ class LayerAdaptiveAdamWConfig(BlockAdamConfig):
         check_decays(self, "b1_first", "b1_last")
         require(
             (self.b1_first is None) == (self.b1_last is None),
-            f"optimizer.b1_first={self.b1_first}, b1_last={self.b1_last}: give both or neither",
+            f"{field_name(self, 'b1_first')}={self.b1_first}, b1_last={self.b1_last}: give both or neither",
         )
         check(self, "max_layer_norm", 0, open_low=True)
 

@@ -6,7 +6,6 @@ counts steps from 1, w = warmup_steps, T = num_train_steps. Every number may be 
 
 import abc
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,6 @@ from jaxopt_lm.optimizers.config import check, traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleConfig(abc.ABC):
     """Linear warmup, `start_fraction + (1 - start_fraction) s / w` for s <= w, then what the kind says."""
-
-    section: ClassVar[str] = "schedule"
 
     warmup_steps: int = 0
     """Steps until the peak is reached; 0 starts at the peak."""

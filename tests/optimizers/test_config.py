@@ -26,6 +26,23 @@ def test_numbers_are_leaves_and_choices_are_structure():
     assert jax.tree.leaves(WarmupStableDecayConfig(warmup_steps=3, decay_steps=7)) == [3, 0.1, 0.1, 7]
 
 
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *SCHEDULES])
+def test_a_config_is_rebuilt_from_any_leaves(name):
+    """Axes, differences and None stand where numbers do; only making a config checks it."""
+    config = (OPTIMIZERS | SCHEDULES)[name]()
+    leaves, treedef = jax.tree.flatten(config)
+    assert jax.tree.unflatten(treedef, leaves) == config
+    assert jax.tree.leaves(jax.tree.map(lambda _: -1, config)) == [-1] * len(leaves)
+    assert jax.tree.leaves(jax.tree.map(lambda a, b: a - b, config, config)) == [0] * len(leaves)
+    assert jax.tree.leaves(jax.tree.map(lambda _: None, config)) == []
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(config)]
+    assert paths[0] in (".learning_rate", ".warmup_steps")
+    axes = jax.tree.map(lambda _: 0, config)
+    stacked = jax.tree.map(lambda x: jnp.asarray([x, 2.0 * x]), config)
+    first = jax.vmap(lambda config: jax.tree.leaves(config)[0], in_axes=(axes,))(stacked)
+    np.testing.assert_allclose(first, [leaves[0], 2 * leaves[0]], rtol=1e-6)
+
+
 def test_decay_is_by_role():
     config = AdamWConfig(learning_rate=1.0, weight_decay=0.25, decay_roles=("mlp", "head"))
     params = {leaf: jnp.ones((2,) * len(label.axes)) for leaf, label in LABELS.items()}
@@ -56,26 +73,26 @@ def test_clipping_hides_no_nan():
     [
         (
             lambda: AdamWConfig(learning_rate=float("nan")),
-            "optimizer.learning_rate=nan: must be finite in float32 and in [0, inf)",
+            "AdamWConfig.learning_rate=nan: must be finite in float32 and in [0, inf)",
         ),
-        (lambda: AdamWConfig(b1=1.0), "optimizer.b1=1.0: must be finite in float32 and in [0, 1)"),
-        (lambda: AdamWConfig(b2=-0.1), "optimizer.b2=-0.1"),
-        (lambda: AdamWConfig(eps=-1e-8), "optimizer.eps=-1e-08"),
-        (lambda: AdamWConfig(eps=0.0), "optimizer.eps=0.0: must be finite in float32 and in (0, inf)"),
-        (lambda: AdamWConfig(learning_rate=1e300), "optimizer.learning_rate=1e+300"),
-        (lambda: AdamWConfig(weight_decay=float("inf")), "optimizer.weight_decay=inf"),
-        (lambda: AdamWConfig(decay_roles=("bias",)), "optimizer.decay_roles=['bias']"),
-        (lambda: AdamWConfig(mu_dtype="float16"), "optimizer.mu_dtype='float16': must be 'bfloat16' or None"),
-        (lambda: SgdwConfig(momentum=1.5), "optimizer.momentum=1.5"),
-        (lambda: OPTIMIZERS["lion"](b2=2.0), "optimizer.b2=2.0"),
-        (lambda: OPTIMIZERS["signum"](b1=-1.0), "optimizer.b1=-1.0"),
+        (lambda: AdamWConfig(b1=1.0), "AdamWConfig.b1=1.0: must be finite in float32 and in [0, 1)"),
+        (lambda: AdamWConfig(b2=-0.1), "AdamWConfig.b2=-0.1"),
+        (lambda: AdamWConfig(eps=-1e-8), "AdamWConfig.eps=-1e-08"),
+        (lambda: AdamWConfig(eps=0.0), "AdamWConfig.eps=0.0: must be finite in float32 and in (0, inf)"),
+        (lambda: AdamWConfig(learning_rate=1e300), "AdamWConfig.learning_rate=1e+300"),
+        (lambda: AdamWConfig(weight_decay=float("inf")), "AdamWConfig.weight_decay=inf"),
+        (lambda: AdamWConfig(decay_roles=("bias",)), "AdamWConfig.decay_roles=['bias']"),
+        (lambda: AdamWConfig(mu_dtype="float16"), "AdamWConfig.mu_dtype='float16': must be 'bfloat16' or None"),
+        (lambda: SgdwConfig(momentum=1.5), "SgdwConfig.momentum=1.5"),
+        (lambda: OPTIMIZERS["lion"](b2=2.0), "LionConfig.b2=2.0"),
+        (lambda: OPTIMIZERS["signum"](b1=-1.0), "SignumConfig.b1=-1.0"),
         (
             lambda: SCHEDULES["linear"](end_fraction=1.5),
-            "schedule.end_fraction=1.5: must be finite in float32 and in [0, 1]",
+            "LinearConfig.end_fraction=1.5: must be finite in float32 and in [0, 1]",
         ),
-        (lambda: SCHEDULES["constant"](warmup_steps=-1), "schedule.warmup_steps=-1"),
-        (lambda: SCHEDULES["constant"](start_fraction=2.0), "schedule.start_fraction=2.0"),
-        (lambda: SCHEDULES["warmup_stable_decay"](decay_steps=0), "schedule.decay_steps=0"),
+        (lambda: SCHEDULES["constant"](warmup_steps=-1), "ConstantConfig.warmup_steps=-1"),
+        (lambda: SCHEDULES["constant"](start_fraction=2.0), "ConstantConfig.start_fraction=2.0"),
+        (lambda: SCHEDULES["warmup_stable_decay"](decay_steps=0), "WarmupStableDecayConfig.decay_steps=0"),
     ],
 )
 def test_bad_numbers_are_refused(make, message):

@@ -128,11 +128,11 @@ def test_constructors_stand_in_a_chain():
         (lambda: matrix_axes(Label(("heads", "embed", "head_dim"), "attention")), "put the axes of the heads side by"),
         (
             lambda: o.LayerAdaptiveAdamWConfig(b1_first=0.5),
-            "optimizer.b1_first=0.5, b1_last=None: give both or neither",
+            "LayerAdaptiveAdamWConfig.b1_first=0.5, b1_last=None: give both or neither",
         ),
-        (lambda: o.HybridConfig(adaptive=optax.adam(1e-3)), "optimizer.adaptive: must be a config"),
+        (lambda: o.HybridConfig(adaptive=optax.adam(1e-3)), "HybridConfig.adaptive: must be a config"),
         (lambda: o.adamw(decay_roles=("mlp",)), "labels=None: what decays is chosen by axes and roles"),
-        (lambda: o.FrozenConfig(calibration_steps=0), "optimizer.calibration_steps=0"),
+        (lambda: o.FrozenConfig(calibration_steps=0), "FrozenConfig.calibration_steps=0"),
     ],
 )
 def test_what_is_refused(make, message):
