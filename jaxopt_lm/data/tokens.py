@@ -117,9 +117,14 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 of the checksums: two folders with equal digests hold the same tokens of the same vocabulary."""
-        fields = dataclasses.asdict(self)
-        del fields["source"]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        shards = {name: [[s.num_tokens, s.sha256] for s in split.shards] for name, split in self.splits.items()}
+        return _sha256_of({"vocabulary": self.vocabulary_sha256, "dtype": self.dtype, "shards": shards})
+
+    def has_digest(self, digest: str) -> bool:
+        """Whether this is the digest; or was until 2026-11, when it held what was counted and measured, too."""
+        names = ("vocabulary_sha256", "dtype", "splits")
+        older = {name: value for name, value in dataclasses.asdict(self).items() if name in names}
+        return digest in (self.digest, _sha256_of(older))
 
     def write(self, folder: Path) -> None:
         """Writes `manifest.json` in one atomic step, after all else in the folder is on disk."""

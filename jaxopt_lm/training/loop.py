@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import statistics
 import subprocess
 import sys
@@ -123,7 +124,7 @@ class _Trainer:
         self.mesh = sharding.make_mesh(config.mesh)
         config.check_batch_divides(self.mesh.shape["data"], self.mesh.shape["fsdp"])
         self.train_store, self.eval_store = (
-            TokenStore(config.data.tokens_dir, split, verify=config.data.verify and folder is not None)
+            TokenStore(config.data.tokens_dir, split, verify=config.data.verify)
             for split in ("train", "validation")
         )
         self.rows = sharding.Rows(self.mesh, config.global_batch_size)
@@ -149,6 +150,8 @@ class _Trainer:
                 self._say(f"warning: {line}")
             if checkpoints.moved and checkpoints.latest_step is None:
                 self._say("warning: no sound checkpoint is left; starting from step 0")
+            with processes.together():
+                self._check_agreement(checkpoints.latest_step)
             state = self._init_or_restore(checkpoints)
             first = int(state.step)
             require(
@@ -157,7 +160,6 @@ class _Trainer:
                 "give another --config.workdir",
             )
             with processes.together():
-                self._check_tokens_agree()
                 if self.folder:
                     self.folder.begin(config)
                 writer = MetricWriter(path, first, config) if self.folder else NoWriter()
@@ -226,7 +228,7 @@ class _Trainer:
             return sharding.jit_init(self.config, self.layout)(*self._given_params())
         state, meta = checkpoints.restore(step, self.layout)
         require(
-            meta == self.meta,
+            self.train_store.manifest.has_digest(meta["tokens"]),
             f"data.tokens_dir={self.config.data.tokens_dir}: not the tokens that the run in {self.path} began "
             "with; put those back or give another --config.workdir",
         )
@@ -242,12 +244,19 @@ class _Trainer:
         params = huggingface.read_params(self.config.init_from, self.config.model)
         return [jax.device_put(params, sharding.shardings(self.layout.params))]
 
-    def _check_tokens_agree(self) -> None:
-        for index, digest in enumerate(processes.gather(self.meta["tokens"])):
+    def _check_agreement(self, latest_step: int | None) -> None:
+        """Raises `InputError` unless every process has read these tokens and sees these checkpoints."""
+        config, mine = self.config, [self.meta["tokens"], latest_step]
+        for index, theirs in enumerate(map(json.loads, processes.gather(json.dumps(mine)))):
             require(
-                digest == self.meta["tokens"],
-                f"data.tokens_dir={self.config.data.tokens_dir}: holds other tokens here than in process {index}; "
+                theirs[0] == mine[0],
+                f"data.tokens_dir={config.data.tokens_dir}: holds other tokens here than in process {index}; "
                 "give every process the same",
+            )
+            require(
+                theirs[1] == mine[1],
+                f"workdir={config.workdir}: its newest checkpoint is {latest_step} here, {theirs[1]} in process "
+                f"{index}; give a folder that all processes share",
             )
 
     def _batches(self, step: int) -> Iterator[Batch]:

@@ -34,7 +34,7 @@ class SavedRun:
     def check_tokens(self, manifest: Manifest) -> None:
         """Raises `InputError` unless the tokens in the folder that the config names are those of the run."""
         require(
-            manifest.digest == self.tokens,
+            manifest.has_digest(self.tokens),
             f"data.tokens_dir={self.config.data.tokens_dir}: not the tokens that the run was trained on; put them back",
         )
 

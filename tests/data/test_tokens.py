@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxopt_lm.data.tokens import Manifest, Split, TokenStore, token_dtype, write_shard
+from jaxopt_lm.config import DataConfig
+from jaxopt_lm.data.tokens import Manifest, Shard, Split, TokenStore, token_dtype, write_shard
 from jaxopt_lm.errors import InputError
 from tests.conftest import write_tokens
 
@@ -71,6 +72,21 @@ def test_the_digest_tells_tokens_apart(tmp_path):
     a, b = (Manifest.read(write_tokens(tmp_path / name)) for name in "ab")
     assert a.digest == b.digest
     assert a.digest != Manifest.read(write_tokens(tmp_path / "c", num_train=4001)).digest
+
+
+def test_the_digest_holds_what_decides_the_tokens_and_nothing_measured(tmp_path):
+    """Entropy differs in its last bits from processor to processor. Runs begun before 2026-11-26 hold the older form."""
+    shards = (Shard("train-00000.bin", 3, "ab" * 32),)
+    splits = {"train": Split(shards, 1, 12, 0.5)}
+    manifest = Manifest(DataConfig(vocab_size=64).identity(), "cd" * 32, "uint16", splits)
+    elsewhere = dataclasses.replace(manifest, splits={"train": Split(shards, 1, 12, np.nextafter(0.5, 1).item())})
+    assert elsewhere.digest == manifest.digest
+    assert elsewhere.has_digest(manifest.digest)
+    older = "abdf2cf304507d9073cfbd02d59428f05ccfa7fb308b5ae2722cbd5eadf32a7a"
+    assert manifest.has_digest(older)
+    assert not elsewhere.has_digest(older)
+    for name, value in (("vocabulary_sha256", "ef" * 32), ("splits", {"train": Split((*shards, *shards), 1, 12, 0.5)})):
+        assert not dataclasses.replace(manifest, **{name: value}).has_digest(manifest.digest)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"format": 1}', '{"format": 2}', '{"format": 2, "splits": []}'])

@@ -1,18 +1,20 @@
 """Damaged checkpoints are found, moved aside, and the one before is used; a full disk costs nothing that was saved."""
 
 import dataclasses
+import json
 import random
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxopt_lm.config import CheckpointConfig
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.training import integrity, saved
+from jaxopt_lm.training import integrity, processes, saved
 from jaxopt_lm.training.saved import read_run
-from tests.conftest import command_line, on_small_disk, timeless
+from tests.conftest import command_line, on_small_disk, timeless, write_tokens
 from tests.corrupt import KINDS, corrupt, corruptible, main
 from tests.training.test_loop import checkpoints, quiet_train
 
@@ -125,6 +127,33 @@ def test_random_corruptions_are_all_reported(tmp_path, full, capsys):
     count = 100 if full else 12
     assert main(["--count", str(count), "--folder", str(tmp_path)]) == 0
     assert f"{count} of {count} reported" in capsys.readouterr().out
+
+
+def test_a_process_that_is_not_the_first_verifies_its_own_tokens(short, tmp_path, monkeypatch):
+    """Every shard of the training tokens overwritten with 7, of the same size."""
+    folder = write_tokens(tmp_path / "own")
+    shard = folder / "train-00000.bin"
+    shard.write_bytes(np.full(shard.stat().st_size // 2, 7, "<u2").tobytes())
+    monkeypatch.setattr(processes, "is_primary", lambda: False)
+    with pytest.raises(InputError, match=r"own/train-00000.bin: damaged, its SHA-256 is"):
+        quiet_train(dataclasses.replace(short, data=dataclasses.replace(short.data, tokens_dir=str(folder))))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        (lambda tokens, step: ["0" * 64, step], "holds other tokens here than in process 1; give every process"),
+        (lambda tokens, step: [tokens, 4], "its newest checkpoint is None here, 4 in process 1; give a folder that"),
+    ],
+    ids=["tokens", "checkpoints"],
+)
+def test_processes_that_see_other_files_are_refused(short, monkeypatch, theirs, message):
+    def gather(text):
+        return [text, json.dumps(theirs(*json.loads(text)))] if text.startswith("[") else [text]
+
+    monkeypatch.setattr(processes, "gather", gather)
+    with pytest.raises(InputError, match=message):
+        quiet_train(short)
 
 
 @pytest.mark.parametrize("kib", [3, pytest.param(30, marks=pytest.mark.full)])
