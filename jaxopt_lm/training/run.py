@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +23,8 @@ MAY_DIFFER_ON_RESUME = (
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps that a folder of checkpoints holds, sound or not, oldest first."""
-    names = [path.name for path in folder.glob("*")]
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+    """The steps that a folder of checkpoints holds, sound or not, oldest first; `0004` is no name that was written."""
+    return sorted(int(path.name) for path in folder.glob("*") if re.fullmatch("0|[1-9][0-9]*", path.name))
 
 
 class RunFolder:
@@ -120,10 +120,10 @@ def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
                 return
             try:
                 values = json.loads(line)
-                if not all(isinstance(value, int | float) for value in values.values()):
+                if type(values["step"]) is not int or not all(isinstance(v, int | float) for v in values.values()):
                     raise TypeError
-                yield values | {"step": int(values["step"])}
-            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+                yield values
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise InputError(f"{path}: line {number} is not a line of metrics; remove it") from None
 
 

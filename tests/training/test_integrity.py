@@ -13,6 +13,7 @@ import pytest
 from jaxopt_lm.config import CheckpointConfig
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.training import integrity, processes, saved
+from jaxopt_lm.training.run import saved_steps
 from jaxopt_lm.training.saved import read_run
 from tests.conftest import command_line, on_small_disk, timeless, write_tokens
 from tests.corrupt import KINDS, corrupt, corruptible, main
@@ -102,7 +103,25 @@ def test_checkpoints_without_their_config_are_not_gone_on_with(short):
         quiet_train(dataclasses.replace(short, seed=7))
 
 
-@pytest.mark.parametrize("line", ['{"step": Infinity}', '{"step": 12, "loss": "x"}', '{"step": 1, "a": null}', "[1]"])
+def test_names_that_are_no_steps_of_ours_are_left_alone(short):
+    """Of `0004` only the number is that of a checkpoint; it is neither taken for `4` nor moved as damaged."""
+    quiet_train(short)
+    shutil.rmtree(Path(short.workdir, "checkpoints", "12"))
+    foreign = [Path(short.workdir, "checkpoints", name) for name in ("0004", "0012", "٢٠", "1_6", "+8", "latest")]
+    for folder in foreign:
+        folder.mkdir()
+    assert saved_steps(Path(short.workdir, "checkpoints")) == [4, 8]
+    assert read_run(short.workdir).step == 8
+    _, output = quiet_train(short)
+    assert f"resuming {short.workdir} from step 8" in output
+    assert "warning" not in output
+    assert all(folder.is_dir() for folder in foreign)
+    assert saved_steps(Path(short.workdir, "checkpoints")) == [4, 8, 12]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": Infinity}', '{"step": 12, "loss": "x"}', '{"step": 1, "a": null}', "[1]", '{"step": 12.5}']
+)
 def test_damaged_lines_of_metrics(short, line):
     quiet_train(short)
     with open(Path(short.workdir, "metrics.jsonl"), "a") as file:
