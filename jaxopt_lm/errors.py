@@ -9,6 +9,7 @@ import errno
 import functools
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -73,6 +74,14 @@ def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | No
         return 2
 
     return wrapped
+
+
+def let_interrupts_kill() -> None:
+    """Ctrl-C ends this process at once, without a traceback; amid compiling, an exception would crash it much later.
+
+    For command lines that leave nothing half done.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def quiet_orbax() -> None:

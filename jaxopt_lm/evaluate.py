@@ -12,7 +12,7 @@ import sys
 from typing import Literal
 
 from jaxopt_lm.config_io import parse_command_line
-from jaxopt_lm.errors import quiet_orbax, report_input_errors
+from jaxopt_lm.errors import let_interrupts_kill, quiet_orbax, report_input_errors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ def main() -> None:
     """The command line."""
     config = parse_command_line(EvaluateConfig, __doc__ or "")
     quiet_orbax()
+    let_interrupts_kill()
     from rich.console import Console
 
     from jaxopt_lm.training.evaluation import evaluate_run

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 from jaxopt_lm.config_io import WithConfig, from_command_line
-from jaxopt_lm.errors import report_input_errors, require
+from jaxopt_lm.errors import let_interrupts_kill, report_input_errors, require
 
 if TYPE_CHECKING:
     from jaxopt_lm.training.planning import Plan
@@ -100,6 +100,7 @@ def _gib(size: float) -> str:
 def main() -> None:
     """The command line."""
     arguments = from_command_line(PlanArguments, __doc__ or "")
+    let_interrupts_kill()
     import jax
 
     jax.config.update("jax_platforms", "cpu")

@@ -17,7 +17,7 @@ from jaxopt_lm.errors import quiet_orbax, report_input_errors
 
 
 def leave(number: int, frame: Any) -> None:
-    """Ends the process at once, as the second Ctrl-C does: in the midst of compiling an exception would crash it."""
+    """Ends the process at once, where there is nothing to save: an exception amid compiling would crash it."""
     del frame
     if sys.stdout.isatty():
         os.write(1, b"\x1b[?25h\n")  # the cursor, which the display hides
@@ -29,10 +29,11 @@ def main() -> int:
     """The command line."""
     config = from_command_line(WithConfig, __doc__ or "").config
     quiet_orbax()
-    signal.signal(signal.SIGINT, leave)
-    from jaxopt_lm.training.loop import train  # after --help, which needs neither flax nor orbax
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    from jaxopt_lm.training.loop import run  # after --help, which needs neither flax nor orbax
 
-    return train(config).exit_code
+    return run(config).exit_code
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Checkpoints:
                 barrier_sync_fn=_barrier if jax.process_count() > 1 else None,
             ),
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = _Manager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -132,6 +132,14 @@ class Checkpoints:
         return InputError(
             f"{self._folder}: a checkpoint cannot be written: {os.strerror(number)}; {kept}; " + mend_of(number)
         )
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves JAX's preemption service alone: it counts the polls of training, and a step would upset its count."""
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
 
 
 def _barrier(*, key: str, timeout_ms: int) -> None:

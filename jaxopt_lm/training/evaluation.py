@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,13 +49,21 @@ class Evaluator:
         )
         self._step = jax.jit(make_eval_step(config.model, self._place), out_shardings=self._everywhere)
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
+    def __call__(self, state: TrainState, poll: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """`eval/loss` in nats per token, `eval/bits_per_byte` of text, and `eval/perplexity` where it is finite.
 
         Bytes are those of the whole split before the vocabulary's normalisation, which joins white space.
+
+        Args:
+          state: of the run.
+          poll: whether to stop, asked before every batch; then there are no metrics, None.
         """
-        params = eval_params(state.opt_state, state.params)
-        sums = [self._step(params, batch) for batch in self._placed()]
+        params, sums = eval_params(state.opt_state, state.params), []
+        for batch in self._placed():
+            if poll():
+                return None
+            sums.append(self._step(params, batch))
+            sums[-2:-1] = jax.device_get(sums[-2:-1])  # one behind, so that a poll is never far ahead of the device
         ce, count = (math.fsum(float(x) for x in column) for column in zip(*sums, strict=True))
         return self._metrics(ce / count)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import statistics
 import subprocess
@@ -29,12 +30,12 @@ from jaxopt_lm.training.display import Display
 from jaxopt_lm.training.evaluation import Evaluator
 from jaxopt_lm.training.loss import Batch
 from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, NoWriter
-from jaxopt_lm.training.processes import Stop, StopSignals
+from jaxopt_lm.training.processes import StopSignals, StopTogether
 from jaxopt_lm.training.run import RunFolder, Series, read_history, read_metrics
 from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState
 
 
-def ensure_tokens(config: TokensConfig, stop: Stop) -> bool:
+def ensure_tokens(config: TokensConfig, stop: StopSignals) -> bool:
     """Prepares the tokens in a child process unless `config.tokens_dir` holds them; TensorFlow stays out of this one.
 
     Returns:
@@ -58,14 +59,14 @@ def ensure_tokens(config: TokensConfig, stop: Stop) -> bool:
                 child.terminate()
     if child.returncode == 2:
         raise InputError(errors.strip().splitlines()[-1].removeprefix("error: "))
-    require(
-        child.returncode >= 0 or stop.received is not None,
-        f"data.tokens_dir={config.tokens_dir}: preparing tokens was ended by signal {-child.returncode}; run the same "
-        "command again",
-    )
-    if child.returncode and not stop.received:
+    if stop.received:
+        return False
+    number = 2 if child.returncode == 130 else -child.returncode  # 130: a Ctrl-C that this process has not heard
+    where = f"data.tokens_dir={config.tokens_dir}"
+    require(number <= 0, f"{where}: preparing tokens was ended by signal {number}; run the same command again")
+    if child.returncode:
         raise RuntimeError(f"preparing tokens ended with exit code {child.returncode}:\n{errors}")
-    return child.returncode == 0
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,23 +77,36 @@ class Result:
       status: completed, diverged or interrupted.
       step: the last one; where diverged, the one whose metrics are not finite.
       metrics: the newest value of every metric; of tokens_per_sec, the median.
-      exit_code: of the command line: 0, 1, or 128 + the signal's number.
+      signal: the number of the one that came, or None; it may have come too late to interrupt anything.
       history: by metric, the steps at which it was written and its values: `plt.plot(*history["eval/loss"])`.
-      state: after the last step; None where the run diverged or a signal came before its first step.
+      state: after the last step; None where the run diverged or a signal came while its tokens were prepared.
     """
 
     status: str
     step: int
     metrics: dict[str, float]
-    exit_code: int
+    signal: int | None = None
     history: dict[str, Series] = dataclasses.field(repr=False, compare=False, default_factory=dict)
     state: TrainState | None = dataclasses.field(repr=False, compare=False, default=None)
 
+    @property
+    def exit_code(self) -> int:
+        """Of the command line: 0, 1, or 128 + the signal's number."""
+        return {"completed": 0, "diverged": 1}.get(self.status, 128 + (self.signal or 0))
+
 
 def train(config: TrainConfig, console: Console | None = None) -> Result:
-    """Trains, or goes on training, the run in `config.workdir`; returns when it is done, has diverged or was stopped.
+    """Trains, or goes on training, the run in `config.workdir`; returns when it is done or has diverged.
 
     Leaves nothing behind in the process: two runs, one after the other, are as two processes.
+
+    The first Ctrl-C or SIGTERM is said to be heard, and takes effect once the state is saved, after the step or batch
+    of an evaluation under way. Ctrl-C raises KeyboardInterrupt, which ends a loop over runs, or a notebook's cell;
+    SIGTERM raises SystemExit(143): a script's `finally` blocks are run, and it ends with that code. A handler that the
+    caller had set is called instead; if it returns, so does `train`, with the status "interrupted". In several
+    processes either signal, to any one, is a SIGTERM to all. The same call again goes on from the saved state. A second
+    signal takes effect at once, as does one that comes where there is nothing to save (tokens are verified, a
+    checkpoint is restored).
 
     Args:
       config: of the run.
@@ -100,27 +114,43 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
 
     Raises:
       InputError: the config asks for what is not there (tokens, devices, a folder of its own).
+      KeyboardInterrupt: Ctrl-C.
+      SystemExit: SIGTERM.
     """
+    result = run(config, console)
+    if result.signal is not None:
+        processes.pass_on(result.signal)
+    return result
+
+
+def run(config: TrainConfig, console: Console | None = None) -> Result:
+    """`train` for a command line: a signal that came is in the result, and raises nothing."""
     processes.start(config.distributed)
     primary = processes.is_primary()
     console = (console or Console()) if primary else Console(quiet=True)
+    stop = (StopSignals if jax.process_count() == 1 else StopTogether)(functools.partial(_say, console))
     with processes.ending_the_others(), contextlib.ExitStack() as stack:
         with processes.together():
             processes.check_agreement(config)
             folder = stack.enter_context(RunFolder(config)) if primary else None
-            stop = stack.enter_context(StopSignals() if jax.process_count() == 1 else processes.StopTogether())
-            prepared = ensure_tokens(config.data, stop)
-            trainer = _Trainer(config, folder, console) if prepared else None
+            with stop.listening("ending the preparation of the tokens"):
+                prepared = ensure_tokens(config.data, stop)
+            trainer = _Trainer(config, folder, console, stop) if prepared else None
         if trainer is None:
-            return Result("interrupted", 0, {}, 128 + (stop.received or 0))
-        return trainer.run(stop)
+            return Result("interrupted", 0, {}, stop.received)
+        return trainer.run()
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class _Trainer:
     """One process's work on one run."""
 
-    def __init__(self, config: TrainConfig, folder: RunFolder | None, console: Console):
-        self.config, self.folder, self.console, self.path = config, folder, console, Path(config.workdir)
+    def __init__(self, config: TrainConfig, folder: RunFolder | None, console: Console, stop: StopSignals):
+        self.config, self.folder, self.console, self.stop = config, folder, console, stop
+        self.path = Path(config.workdir)
         self.mesh = sharding.make_mesh(config.mesh)
         config.check_batch_divides(self.mesh.shape["data"], self.mesh.shape["fsdp"])
         self.train_store, self.eval_store = (
@@ -143,9 +173,9 @@ class _Trainer:
         self.train_step = sharding.jit_train_step(config, self.mesh, self.layout, options)
         self.meta = {"tokens": self.train_store.manifest.digest}
 
-    def run(self, stop: Stop) -> Result:
+    def run(self) -> Result:
         config, path = self.config, self.path
-        with Checkpoints(path / "checkpoints", config.checkpoint) as checkpoints:
+        with contextlib.ExitStack() as stack, Checkpoints(path / "checkpoints", config.checkpoint) as checkpoints:
             for line in checkpoints.moved:
                 self._say(f"warning: {line}")
             if checkpoints.moved and checkpoints.latest_step is None:
@@ -163,17 +193,19 @@ class _Trainer:
                 if self.folder:
                     self.folder.begin(config)
                 writer = MetricWriter(path, first, config) if self.folder else NoWriter()
+            # Until the last save is on disk, which leaving `checkpoints` waits for.
+            stack.enter_context(
+                self.stop.listening("stopping after this step or batch of an evaluation, with the state saved")
+            )
             with (
                 writer,
                 Display(self.console, first, config.num_train_steps) as display,
             ):
                 try:
-                    state = self._train(state, first, checkpoints, writer, self._log(writer, display), stop)
+                    state, done = self._train(state, first, checkpoints, writer, self._log(writer, display))
                 except Diverged as error:
                     return self._diverged(error, checkpoints.latest_step)
-        if stop.received and int(state.step) != config.num_train_steps:
-            return self._interrupted(stop.received, state)
-        return self._completed(state)
+        return self._completed(state) if done else self._interrupted(state)
 
     def _train(
         self,
@@ -182,31 +214,45 @@ class _Trainer:
         checkpoints: Checkpoints,
         writer: MetricWriter | NoWriter,
         log: MetricLog,
-        stop: Stop,
-    ) -> TrainState:
-        """The loop; the last state.
+    ) -> tuple[TrainState, bool]:
+        """The loop; the last state, and whether all is done.
 
-        Before step s is saved, line s is on disk and finite: no checkpoint is ahead of its lines.
+        Before step s is saved, line s is on disk and finite: no checkpoint is ahead of its lines. A stop saves its step
+        at once, and leaves out what is due there of an evaluation; whoever goes on makes it first, and amends line s.
         """
-        config = self.config
-        if first == 0:
-            log.write(0, self.evaluate(state))
+        config, poll = self.config, self.stop.poll
+        if poll():
+            return state, False
+        if self._owes_evaluation(first):
+            evaluation = self.evaluate(state, poll)
+            if evaluation is None:
+                return state, False
+            log.write(first, evaluation, amend=first > 0)
         batches = self._batches(first)
         for step in range(first + 1, config.num_train_steps + 1):
             state, metrics = self.train_step(state, next(batches), self.hparams)
             log.push(step, metrics)
-            done, stopping = step == config.num_train_steps, stop.after(step)
-            evaluate = done or step % config.eval.every_steps == 0
-            save = done or stopping or step % config.checkpoint.every_steps == 0
+            stopping, evaluate = poll(), self._evaluates_at(step)
+            save = stopping or step == config.num_train_steps or step % config.checkpoint.every_steps == 0
             if evaluate or save:
                 values = log.settle()
-                log.write(step, values | (self.evaluate(state) if evaluate else {}))
-            if save:
+                evaluation = self.evaluate(state, poll) if evaluate else {}
+                stopping = stopping or evaluation is None
+                log.write(step, values | (evaluation or {}))
+            if save or stopping:
                 writer.flush()
                 checkpoints.save(step, state, self.meta)
             if stopping:
-                break
-        return state
+                return state, False
+        return state, True
+
+    def _evaluates_at(self, step: int) -> bool:
+        return step == self.config.num_train_steps or step % self.config.eval.every_steps == 0
+
+    def _owes_evaluation(self, step: int) -> bool:
+        """Whether the newest line lacks an evaluation, as every process finds it in the primary's view of the file."""
+        made = any(line["step"] == step and "eval/loss" in line for line in read_metrics(self.path))
+        return processes.gather(str(self._evaluates_at(step) and not made))[0] == "True"
 
     def _log(self, writer: MetricWriter | NoWriter, display: Display) -> MetricLog:
         config, peak = self.config, peak_flops(self.mesh.devices.flat[0].device_kind)
@@ -272,14 +318,14 @@ class _Trainer:
         rates = [line["tokens_per_sec"] for line in lines if "tokens_per_sec" in line]
         return newest | ({"tokens_per_sec": statistics.median(rates)} if rates else {})
 
-    def _result(self, status: str, exit_code: int, metrics: dict[str, Any], state: TrainState | None) -> Result:
+    def _result(self, status: str, metrics: dict[str, Any], state: TrainState | None) -> Result:
         extra = {
             "eval/unigram_entropy": self.eval_store.split.unigram_entropy,
             "num_params": num_params(self.config.model),
         }
         if self.folder:
             self.folder.write_result({"status": status} | metrics | extra)
-        return Result(status, metrics.pop("step"), metrics, exit_code, read_history(self.path), state)
+        return Result(status, metrics.pop("step"), metrics, self.stop.received, read_history(self.path), state)
 
     def _completed(self, state: TrainState) -> Result:
         metrics, entropy = self._newest_metrics(), self.eval_store.split.unigram_entropy
@@ -292,18 +338,18 @@ class _Trainer:
             + (f"; {rate:,.0f} tokens/s" if rate else "")
             + f"; see {self.path}"
         )
-        return self._result("completed", 0, metrics, state)
+        return self._result("completed", metrics, state)
 
     def _diverged(self, error: Diverged, saved: int | None) -> Result:
         kept = f"the last good checkpoint, step {saved}, is kept" if saved else "no checkpoint was saved before"
         self._say(f"{error}; {kept}; try a lower learning rate in another --config.workdir")
-        return self._result("diverged", 1, self._newest_metrics() | {"step": error.step}, None)
+        return self._result("diverged", self._newest_metrics() | {"step": error.step}, None)
 
-    def _interrupted(self, number: int, state: TrainState) -> Result:
+    def _interrupted(self, state: TrainState) -> Result:
         metrics = self._newest_metrics()
         step = metrics.pop("step")
         self._say(f"stopped at step {step}; the same command goes on from there")
-        return Result("interrupted", step, metrics, 128 + number, read_history(self.path), state)
+        return Result("interrupted", step, metrics, self.stop.received, read_history(self.path), state)
 
     def _say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        _say(self.console, text)

@@ -48,9 +48,8 @@ class MetricWriter:
 
     def __init__(self, folder: Path, step: int, config: TrainConfig):
         project, purge = config.logging.wandb_project, step + 1 if step else 0
-        kept = [json.dumps(line) + "\n" for line in read_metrics(folder) if step and line["step"] <= step]
-        write_atomically(folder / "metrics.jsonl", "".join(kept).encode())
-        self._path, events = folder / "metrics.jsonl", str(folder / "tensorboard")
+        self._folder, self._path, events = folder, folder / "metrics.jsonl", str(folder / "tensorboard")
+        self._rewrite([line for line in read_metrics(folder) if step and line["step"] <= step])
         with contextlib.ExitStack() as stack:  # what is open is closed, also where the next cannot be opened
             self._file = stack.enter_context(open(self._path, "a", encoding="utf-8"))
             self._events = SummaryWriter(events, purge_step=purge) if config.logging.tensorboard else None
@@ -73,6 +72,20 @@ class MetricWriter:
         with writing(self._path):
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
+        self._send(line)
+
+    def amend(self, line: dict[str, Any]) -> None:
+        """Adds to the newest line what it lacks of this one, which is of its step, in one atomic step."""
+        *lines, newest = read_metrics(self._folder)
+        self._rewrite([*lines, newest | line])
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+        self._open.enter_context(self._file)
+        self._send({name: value for name, value in line.items() if name == "step" or name not in newest})
+
+    def _rewrite(self, lines: list[dict[str, Any]]) -> None:
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def _send(self, line: dict[str, Any]) -> None:
         if self._wandb:
             self._wandb.write(line)
         if self._events:
@@ -96,6 +109,8 @@ class NoWriter:
     def __exit__(self, *exception: object) -> None: ...
 
     def write(self, line: dict[str, Any]) -> None: ...
+
+    def amend(self, line: dict[str, Any]) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -180,15 +195,15 @@ class MetricLog:
         self._throughput.pause()
         return values
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes and shows the line of step `step`.
+    def write(self, step: int, values: dict[str, float], *, amend: bool = False) -> None:
+        """Writes and shows the line of step `step`; with `amend`, adds to it: it is the newest.
 
         Raises:
           Diverged: a value is not finite.
         """
         _check_finite(step, values)
         line = {"step": step, "tokens_seen": step * self._tokens_per_step} | values
-        self._writer.write(line)
+        (self._writer.amend if amend else self._writer.write)(line)
         self._display.show(line)
 
     def _read(self) -> dict[str, float]:

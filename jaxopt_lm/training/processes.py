@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -184,80 +184,114 @@ def ending_the_others() -> Iterator[None]:
         os._exit(2 if known else 1)
 
 
-class Stop(Protocol):
-    """When training is asked to stop.
-
-    Attributes:
-      received: the number of the signal that came, or None.
-    """
-
-    received: int | None
-
-    def after(self, step: int) -> bool:
-        """Whether training stops after this step; asked at every step, in order."""
-        ...
-
-
 class StopSignals:
-    """Within this context the first SIGINT or SIGTERM is remembered; a second one ends the process.
+    """While somebody is `listening`, the first SIGINT or SIGTERM is remembered and said; a second has its usual effect.
 
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    Outside the main thread, where Python delivers no signals, nothing is heard.
+
+    Args:
+      say: shows a line.
 
     Attributes:
       received: the number of the signal that came, or None.
     """
 
-    def __init__(self):
+    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, say: Callable[[str], None]):
         self.received: int | None = None
+        self._say = say
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "StopSignals":
-        main = threading.current_thread() is threading.main_thread()
-        for number in (signal.SIGINT, signal.SIGTERM) if main else ():
-            self._previous[number] = signal.signal(number, self._receive)
-        return self
+    @contextlib.contextmanager
+    def listening(self, consequence: str) -> Iterator[None]:
+        """Within it signals are heard; `consequence` says what will come of the first."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def say(number: int) -> None:
+            self._say(f"{signal.Signals(number).name} heard: {consequence}; a second ends at once")
+
+        with _telling(say, self.numbers):
+            for number in self.numbers:
+                self._previous[number] = signal.signal(number, self._receive)
+            try:
+                yield
+            finally:
+                self._restore()
+
+    def poll(self) -> bool:
+        """Whether to stop here; of several processes, each asks at the same places."""
+        return self.received is not None
 
     def _receive(self, number: int, frame: Any) -> None:
         del frame
+        self._restore()
         self.received = number
-        self.__exit__()
 
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def after(self, step: int) -> bool:
-        """Whether a signal has come."""
-        del step
-        return self.received is not None
+    def _restore(self) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
 
 
-class StopTogether:
-    """What `StopSignals` is to a single process: a SIGTERM to any one of several stops all of them after the same step.
+_polls = itertools.count(1)
 
-    JAX's preemption service listens, and no handler of ours may take its place. The first SIGINT is passed to it.
+
+class StopTogether(StopSignals):
+    """The same of several processes: a SIGTERM to any one stops all of them at the same poll.
+
+    JAX's preemption service hears it, and no handler of ours may take its place. The first SIGINT is passed to it. It
+    wants every poll of a process counted, from 1, over all runs, and stops a process once in its life.
     """
 
-    def __init__(self):
-        self.received: int | None = None
-        self._previous: Any = None
+    numbers = (signal.SIGINT,)
 
-    def __enter__(self) -> "StopTogether":
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._pass_on)
-        return self
+    def poll(self) -> bool:
+        """Whether all processes stop here."""
+        if self.received is None and multihost_utils.reached_preemption_sync_point(next(_polls)):
+            self.received = signal.SIGTERM
+            self._say("SIGTERM heard by one of the processes: all stop here, with the state saved")
+        return self.received is not None
 
-    def _pass_on(self, number: int, frame: Any) -> None:
+    def _receive(self, number: int, frame: Any) -> None:
         del number, frame
-        self.__exit__()
+        self._restore()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def __exit__(self, *exception: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
 
-    def after(self, step: int) -> bool:
-        """Whether all processes stop here."""
-        if multihost_utils.reached_preemption_sync_point(step):
-            self.received = signal.SIGTERM
-        return self.received is not None
+@contextlib.contextmanager
+def _telling(say: Callable[[int], None], numbers: tuple[int, ...]) -> Iterator[None]:
+    """Within it the first of these signals is told at once, by a thread: a handler waits while JAX computes."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def listen() -> None:
+        while (number := os.read(reading, 1)[0]) not in (0, *numbers):
+            pass
+        if number:
+            say(number)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(writing, b"\0")
+        thread.join()
+        os.close(reading)
+        os.close(writing)
+
+
+def pass_on(number: int) -> None:
+    """Does what a signal that was remembered does when nobody listens.
+
+    A handler is called: the usual one of SIGINT raises KeyboardInterrupt. SIGTERM, which would kill the process as it
+    stands, raises SystemExit.
+    """
+    if callable(signal.getsignal(number)):
+        signal.raise_signal(number)
+    else:
+        raise SystemExit(128 + number)

@@ -4,8 +4,6 @@ import dataclasses
 import io
 import json
 import math
-import os
-import signal
 from pathlib import Path
 
 import jax
@@ -20,7 +18,7 @@ from jaxopt_lm.model import num_params
 from jaxopt_lm.optimizers import SgdwConfig
 from jaxopt_lm.optimizers.schedules import ConstantConfig
 from jaxopt_lm.training.chips import CHIPS, peak_flops
-from jaxopt_lm.training.loop import StopSignals, train
+from jaxopt_lm.training.loop import train
 from jaxopt_lm.training.metrics import Throughput
 from jaxopt_lm.training.run import RunFolder, read_metrics
 from tests.conftest import timeless, write_tokens
@@ -209,14 +207,6 @@ def test_float64_needs_jax_to_have_it(short):
     wide = dataclasses.replace(short.model, param_dtype="float64", compute_dtype="float64")
     with pytest.raises(InputError, match="set the environment variable JAX_ENABLE_X64=1"):
         quiet_train(dataclasses.replace(short, model=wide))
-
-
-def test_a_second_signal_ends_the_process():
-    with StopSignals() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.received == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_second_process_is_refused(short):
