@@ -154,8 +154,7 @@ class _Trainer:
         self.mesh = sharding.make_mesh(config.mesh)
         config.check_batch_divides(self.mesh.shape["data"], self.mesh.shape["fsdp"])
         self.train_store, self.eval_store = (
-            TokenStore(config.data.tokens_dir, split, verify=config.data.verify)
-            for split in ("train", "validation")
+            TokenStore(config.data.tokens_dir, split, verify=config.data.verify) for split in ("train", "validation")
         )
         self.rows = sharding.Rows(self.mesh, config.global_batch_size)
         self.batches = TrainBatches(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxopt_lm.config import CheckpointConfig, DistributedConfig, MeshConfig
+from jaxopt_lm.config import CheckpointConfig, DistributedConfig, EvalConfig, MeshConfig
 from jaxopt_lm.training.checkpoints import saved_steps
 from jaxopt_lm.training.run import read_metrics
 from tests.conftest import command_line, on_small_disk, timeless, write_tokens
@@ -140,6 +140,28 @@ def test_sigterm_to_one_stops_both_after_the_same_step(config, alone, tmp_path):
     assert f"done: step {config.num_train_steps}" in first
     assert "step" not in second  # Gloo prints of its own
     assert_same_lines(config, alone)
+
+
+@pytest.mark.full
+def test_sigterm_during_an_evaluation_stops_both_in_it(config, tmp_path):
+    """And both go on with it. It has 750 batches, longer than JAX's service takes to tell everyone."""
+    tokens = write_tokens(tmp_path / "tokens", num_validation=96_000)
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, tokens_dir=str(tokens)),
+        eval=EvalConfig(every_steps=6, batch_size=8, max_batches=None),
+        num_train_steps=7,
+    )
+    with processes(config, tmp_path, 2) as started:
+        wait_until(lambda: any(line["step"] == 5 for line in read_metrics(config.workdir)), started[0])
+        started[1].send_signal(signal.SIGTERM)
+        printed = [process.communicate(timeout=SECONDS) for process in started]
+    assert [process.returncode for process in started] == [143, 143], printed
+    assert saved_steps(Path(config.workdir, "checkpoints"))[-1] == 6, printed
+    assert "eval/loss" not in list(read_metrics(config.workdir))[-1]
+    assert "SIGTERM heard by one of the processes" in printed[0][0]
+    finish(config, tmp_path, 2)
+    assert [line["step"] for line in read_metrics(config.workdir) if "eval/loss" in line] == [0, 6, 7]
 
 
 def ends(config, folder, *, changed=None, wrap=None, seconds: float = 60) -> list[tuple[int, str]]:

@@ -12,36 +12,52 @@ import threading
 from pathlib import Path
 
 import chex
+import jax
 import pytest
 from rich.console import Console
 
-from jaxopt_lm.config import CheckpointConfig, EvalConfig
+from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig
 from jaxopt_lm.data.batches import EvalBatches
+from jaxopt_lm.optimizers.schedules import ConstantConfig
 from jaxopt_lm.training import loop, processes
 from jaxopt_lm.training.checkpoints import Checkpoints
 from jaxopt_lm.training.evaluation import evaluate_run
 from jaxopt_lm.training.processes import StopSignals, StopTogether
 from jaxopt_lm.training.run import read_metrics, saved_steps
-from tests.conftest import timeless
+from tests.conftest import TINY_MODEL, timeless
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 RAISED = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
 
 
-@pytest.fixture
-def config(tiny):
+def short_run(workdir: Path, tokens_dir: Path) -> TrainConfig:
     """8 steps; evaluations, of 11 batches, at 0, 4 and 8."""
-    decoder = dataclasses.replace(tiny.model, num_layers=1)
-    every = {"eval": EvalConfig(every_steps=4, batch_size=4, max_batches=None), "num_train_steps": 8}
-    return dataclasses.replace(tiny, model=decoder, checkpoint=CheckpointConfig(every_steps=100), **every)
+    return TrainConfig(
+        workdir=str(workdir),
+        model=dataclasses.replace(TINY_MODEL, num_layers=1),
+        data=DataConfig(vocab_size=64, tokens_dir=str(tokens_dir)),
+        schedule=ConstantConfig(),
+        eval=EvalConfig(every_steps=4, batch_size=4, max_batches=None),
+        checkpoint=CheckpointConfig(every_steps=100),
+        logging=LoggingConfig(every_steps=1, tensorboard=False),
+        num_train_steps=8,
+        global_batch_size=8,
+        length=16,
+    )
 
 
 @pytest.fixture
-def whole(config, tmp_path):
+def config(tmp_path, tokens_dir):
+    return short_run(tmp_path / "run", tokens_dir)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tokens_dir):
     """State and lines of the run that nothing stops."""
-    config = dataclasses.replace(config, workdir=str(tmp_path / "whole"))
-    return loop.train(config, Console(quiet=True)).state, timeless(config.workdir)
+    config = short_run(tmp_path_factory.mktemp("whole"), tokens_dir)
+    with jax.numpy_dtype_promotion("standard"):
+        return loop.train(config, Console(quiet=True)).state, timeless(config.workdir)
 
 
 def during_evaluation(monkeypatch, number: int, action) -> list[int]:
@@ -147,7 +163,7 @@ def test_a_signal_during_the_last_save_comes_too_late_to_interrupt(config, monke
     ("owner", "name"), [(loop, "TokenStore"), (Checkpoints, "restore")], ids=["tokens_are_verified", "restoring"]
 )
 def test_where_nothing_is_to_be_saved_a_signal_acts_at_once(config, monkeypatch, owner, name):
-    loop.train(dataclasses.replace(config, num_train_steps=8), Console(quiet=True))
+    loop.train(config, Console(quiet=True))
     lines, after = timeless(config.workdir), []
     real = getattr(owner, name)
 
