@@ -14,6 +14,7 @@ from jaxopt_lm.errors import InputError, check_path, require
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers import AdamWConfig, OptimizerConfig, ScheduleConfig
 from jaxopt_lm.optimizers.config import FLOAT32_MAX
+from jaxopt_lm.optimizers.own import check_class
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 
 
@@ -232,6 +233,8 @@ def join_path(path: str, name: str) -> str:
 
 
 def _check_types(config: Any, path: str) -> None:
+    if isinstance(config, OptimizerConfig | ScheduleConfig):
+        check_class(type(config))
     for name, hint in typing.get_type_hints(type(config)).items():
         if typing.get_origin(hint) is typing.ClassVar:
             continue

@@ -1,12 +1,19 @@
-"""Writes the dumps of every shipped config that `tests/test_config.py` compares: python -m tests.write_config_dumps."""
+"""Writes the dumps of every shipped config, and the fields of this version's dumps, that tests compare.
 
+python -m tests.write_config_dumps
+"""
+
+import dataclasses
+import json
 from pathlib import Path
 
-from jaxopt_lm.config_io import load, to_json
+from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.config_io import VERSION, load, to_json
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 DUMPS = ROOT / "tests" / "golden" / "configs"
+FIELDS = ROOT / "tests" / "golden" / "config_fields.json"
 
 # Name of the dump: what `--config` is given.
 SPECS = {"quickstart": "configs/quickstart.py"}
@@ -28,7 +35,17 @@ def dump(spec: str) -> str:
     return to_json(load(str(ROOT / spec)))
 
 
+def fields() -> str:
+    """Every field that a dump can have, by class, and the version of dumps that has these."""
+    config = TrainConfig(workdir="x")
+    sections = [value for value in vars(config).values() if dataclasses.is_dataclass(value)]
+    classes = {*map(type, (config, *sections)), *OPTIMIZERS.values(), *SCHEDULES.values()}
+    names = {cls.__name__: sorted(field.name for field in dataclasses.fields(cls)) for cls in classes}
+    return json.dumps({"version": VERSION, "fields": names}, indent=1, sort_keys=True) + "\n"
+
+
 if __name__ == "__main__":
     DUMPS.mkdir(exist_ok=True)
+    FIELDS.write_text(fields())
     for name, spec in SPECS.items():
         (DUMPS / f"{name}.json").write_text(dump(spec))

@@ -54,6 +54,7 @@ from jaxopt_lm.optimizers.lion import LionConfig, SignumConfig, lion, signum
 from jaxopt_lm.optimizers.mars import MarsConfig, mars, reduce_variance
 from jaxopt_lm.optimizers.measure import Telemetry, grad_norms, telemetry, telemetry_by_role
 from jaxopt_lm.optimizers.muon import MuonConfig, muon
+from jaxopt_lm.optimizers.own import FromOptax
 from jaxopt_lm.optimizers.rates import scale_by_rate
 from jaxopt_lm.optimizers.schedules import SCHEDULES, ScheduleConfig
 from jaxopt_lm.optimizers.sgdw import SgdwConfig, heavy_ball, sgdw
@@ -115,6 +116,7 @@ __all__ = [
     "AdoptConfig",
     "AlmvrConfig",
     "Calibration",
+    "FromOptax",
     "FrozenConfig",
     "HybridConfig",
     "InputError",

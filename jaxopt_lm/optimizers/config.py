@@ -24,6 +24,7 @@ from jaxopt_lm.errors import require
 from jaxopt_lm.labels import ROLES, Label
 from jaxopt_lm.optimizers.groups import check_labels, require_labels
 from jaxopt_lm.optimizers.rates import scale_by_rate
+from jaxopt_lm.optimizers.sources import remember
 from jaxopt_lm.optimizers.trees import next_count, with_wide_state
 
 FLOAT32_MAX = 3.4028234e38
@@ -34,13 +35,22 @@ T = TypeVar("T")
 
 def traceable(cls: type[T]) -> type[T]:
     """Class decorator: registers a dataclass as a pytree whose leaves are its numbers."""
+    require(
+        "__dataclass_fields__" in vars(cls),
+        f"{cls.__qualname__}: @traceable goes above @dataclasses.dataclass(frozen=True, kw_only=True), which it lacks",
+    )
+    remember(cls.__module__)
     hints = typing.get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
-    _register(cls, [name for name in fields if _is_number(name, hints[name])])
+    register(cls, [name for name in fields if _is_number(name, hints[name])])
     return cls
 
 
-def _register(cls: type, numbers: Sequence[str]) -> None:
+traceable_classes: set[type] = set()
+"""All that `register` was given."""
+
+
+def register(cls: type, numbers: Sequence[str]) -> None:
     """Registers a dataclass as a pytree with the fields `numbers` as its leaves.
 
     It is rebuilt from leaves of any kind (axes of a vmap, differences, None) without its checks: those are for the
@@ -62,6 +72,7 @@ def _register(cls: type, numbers: Sequence[str]) -> None:
         return config
 
     jax.tree_util.register_pytree_with_keys(cls, with_keys, rebuilt, leaves_and_structure)
+    traceable_classes.add(cls)
 
 
 def _is_number(name: str, hint: Any) -> bool:

@@ -61,3 +61,13 @@ def scale_by_rate(
         return map_params(lambda u, r: -r.astype(u.dtype) * u, updates, rates), state
 
     return optax.GradientTransformation(init, update)
+
+
+def record_rate(learning_rate: ArrayLike, moments: Mapping[str, ArrayLike]) -> optax.GradientTransformation:
+    """The record of `scale_by_rate` behind a transformation that has scaled its updates itself."""
+    recorded = scale_by_rate(learning_rate, moments=moments)
+
+    def update(updates, state, params=None):
+        return updates, recorded.update(updates, state, params)[1]
+
+    return optax.GradientTransformation(recorded.init, update)

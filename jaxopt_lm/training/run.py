@@ -1,7 +1,11 @@
-"""The folder of a run: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and at the end `result.json`."""
+"""The folder of a run: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and at the end `result.json`.
+
+The source of an optimizer that is the user's own stands beside `config.json`; reading the config executes it.
+"""
 
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import re
@@ -12,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxopt_lm.config import DistributedConfig, TrainConfig
-from jaxopt_lm.config_io import differences, from_dict, to_dict, to_json
+from jaxopt_lm.config_io import differences, from_dict, sources, to_dict, to_json
 from jaxopt_lm.data.tokens import write_atomically
 from jaxopt_lm.errors import InputError, require
 
@@ -20,6 +24,15 @@ MAY_DIFFER_ON_RESUME = (
     *("workdir", "mesh.", "distributed.", "logging.", "checkpoint."),
     *("data.tokens_dir", "data.verify", "model.remat", "num_microbatches"),
 )
+
+
+def _changed(name: str, old: Any, new: Any, dump: dict[str, Any]) -> str:
+    """A field that differs from the run's, in words; `dump` has the new one."""
+    *sections, field = name.split(".")
+    if field == "source_sha256" and old and new:
+        own = functools.reduce(dict.__getitem__, sections, dump)["name"]
+        return f"the source of {'.'.join(sections)}={own} (the run keeps the one it began with)"
+    return f"{name}={new!r} (the run has {old!r})"
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -61,14 +74,20 @@ class RunFolder:
         begun = bool(saved_steps(checkpoints))
         old = read_config(self.path) if begun or (self.path / "config.json").exists() else config
         if begun:
-            changed = differences(to_dict(old), to_dict(config))
+            now = to_dict(config)
+            changed = differences(to_dict(old), now)
             refused = {name: values for name, values in changed.items() if not name.startswith(MAY_DIFFER_ON_RESUME)}
-            listed = ", ".join(f"{name}={new!r} (the run has {old!r})" for name, (old, new) in refused.items())
+            listed = ", ".join(_changed(name, *values, now) for name, values in refused.items())
             require(not refused, f"{listed}: cannot change in {self.path}; give another --config.workdir")
 
     def begin(self, config: TrainConfig) -> None:
-        """Writes `config.json` and removes an older `result.json`: from here on the folder is this run's."""
+        """Writes `config.json` and the sources of a user's own classes beside it, and removes an older `result.json`.
+
+        From here on the folder is this run's.
+        """
         config = dataclasses.replace(config, distributed=DistributedConfig())  # of these processes, not of the run
+        for name, content in sources(config).items():
+            write_atomically(self.path / name, content)
         write_atomically(self.path / "config.json", to_json(config).encode())
         (self.path / "result.json").unlink(missing_ok=True)
 
@@ -102,7 +121,7 @@ def read_config(folder: str | os.PathLike) -> TrainConfig:
     Raises:
       InputError: `config.json` is missing or damaged.
     """
-    return from_dict(TrainConfig, read_json(Path(folder, "config.json")))
+    return from_dict(TrainConfig, read_json(Path(folder, "config.json")), folder)
 
 
 def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:

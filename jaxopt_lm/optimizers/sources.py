@@ -1,0 +1,210 @@
+"""Where code that is not ours comes from: one file, as it was when it was loaded, so that a run can keep it.
+
+What counts as the source of a class or function is the one file that defines it. What that file imports is not kept and
+not compared: it is imported from where Python finds it.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from jaxopt_lm.errors import InputError, require
+
+_SPEC = re.compile(r"(?P<file>.+\.py)?(?P<module>[A-Za-z_][\w.]*)?:(?P<attribute>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)")
+
+
+class Origin(NamedTuple):
+    """Where a class or a function comes from.
+
+    Attributes:
+      module: dotted name of a module within a package; without a dot, the name of a file.
+      attribute: its name there.
+      content: the bytes of the file.
+    """
+
+    module: str
+    attribute: str
+    content: bytes
+
+    @property
+    def name(self) -> str:
+        """`FILE.py:ATTRIBUTE`, or of a package `MODULE:ATTRIBUTE`."""
+        return f"{self.module}{'' if '.' in self.module else '.py'}:{self.attribute}"
+
+    @property
+    def file(self) -> str:
+        """The name under which a run keeps the source."""
+        return file_of(self.name)
+
+    @property
+    def sha256(self) -> str:
+        return _sha256(self.content)
+
+
+def file_of(name: str) -> str:
+    """The file in which a run keeps the source of an `Origin.name`."""
+    return name.partition(":")[0].removesuffix(".py").rpartition(".")[2] + ".py"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# By the name in `sys.modules`: (name of the module to read it back by, bytes of its file).
+_LOADED: dict[str, tuple[str, bytes]] = {}
+
+
+def remember(name: str) -> None:
+    """Reads the file of a module that is being imported: later it may be another."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if name in _LOADED or not file or not Path(file).is_file():
+        return
+    if name == "__main__":
+        called = Path(file).stem
+    else:
+        called = name + (".__init__" if hasattr(sys.modules[name], "__path__") else "")
+    _LOADED[name] = called, Path(file).read_bytes()
+
+
+def origin_of(thing: Any) -> Origin:
+    """The origin of a class or function.
+
+    Raises:
+      InputError: it stands in no file, or not at the top level of one.
+    """
+    module, attribute = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", "")
+    remember(module)
+    require(
+        module in _LOADED and "<" not in attribute,
+        f"{attribute or thing}: is made in a function, a notebook or at a prompt, where a run cannot find it again; "
+        "define it at the top level of a file",
+    )
+    return Origin(_LOADED[module][0], attribute, _LOADED[module][1])
+
+
+def load_file(path: Path, called: str | None = None) -> ModuleType:
+    """The module in a file; the same one wherever the file's name and bytes are the same.
+
+    What stands beside the file can be imported by it.
+
+    Args:
+      path: of the file.
+      called: the dotted name of a module in a package, for its relative imports; None: the file's name.
+
+    Raises:
+      InputError: it imports what is not there. Any other error of the file is the user's and keeps its traceback.
+    """
+    content, called = path.read_bytes(), called or path.stem
+    name = f"{called}@{_sha256(content)[:16]}"  # no import statement can name it
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(called, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__name__ = name
+    sys.modules[name], _LOADED[name] = module, (called, content)
+    try:
+        with importing_beside(path):
+            exec(compile(content, path, "exec"), vars(module))
+    except BaseException as error:
+        del sys.modules[name], _LOADED[name]
+        if isinstance(error, ImportError):
+            raise InputError(f"{path}: {error}; put what it imports beside it, or on PYTHONPATH") from None
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def importing_beside(path: Path) -> Iterator[None]:
+    """Within it, what stands beside a file can be imported, after all else."""
+    beside = str(path.parent.absolute())
+    sys.path.append(beside)
+    try:
+        yield
+    finally:
+        sys.path.remove(beside)
+
+
+def find(spec: str) -> tuple[Any, Origin]:
+    """What `FILE.py:ATTRIBUTE` or `MODULE:ATTRIBUTE` names, and its origin.
+
+    Raises:
+      InputError: no such file, module or attribute.
+    """
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise InputError(f"'{spec}': must be FILE.py:NAME or MODULE:NAME")
+    if match["file"]:
+        path = Path(match["file"])
+        require(path.is_file(), f"'{spec}': no such file {path}")
+        module = load_file(path)
+        thing = _attribute(module, match["attribute"], spec)
+        return thing, Origin(path.stem, match["attribute"], _LOADED[module.__name__][1])
+    thing = _attribute(_imported(match["module"], spec), match["attribute"], spec)
+    if _stands_where_it_says(thing):
+        return thing, origin_of(thing)
+    remember(match["module"])
+    called, content = _LOADED[match["module"]]
+    return thing, Origin(called, match["attribute"], content)
+
+
+def _stands_where_it_says(thing: Any) -> bool:
+    """Whether a class or function is to be found by its own module and name: a `functools.partial` is not."""
+    home: Any = sys.modules.get(getattr(thing, "__module__", None) or "")
+    for part in getattr(thing, "__qualname__", "?").split("."):
+        home = getattr(home, part, None)
+    return home is thing
+
+
+def find_again(name: str, sha256: str, folder: Path) -> tuple[Any, Origin]:
+    """What had the `Origin.name` when its source was kept in a run's folder.
+
+    A module whose file is still the same is imported; else what the folder has is executed.
+
+    Raises:
+      InputError: the kept source is missing, or not the one with this SHA-256.
+    """
+    match = _SPEC.fullmatch(name)
+    if match is None:
+        raise InputError(f"'{name}': must be FILE.py:NAME or MODULE:NAME")
+    kept, called, attribute = folder / file_of(name), match["module"], match["attribute"]
+    module = None if match["file"] else _unchanged(called, sha256)
+    if module is None:
+        require(kept.is_file(), f"{kept}: no such file; it is the source of {name}, which the run keeps; put it back")
+        require(_sha256(kept.read_bytes()) == sha256, f"{kept}: is not the source that the run began with; put it back")
+        module = load_file(kept, called)
+    thing = _attribute(module, attribute, name)
+    return thing, Origin(called or kept.stem, attribute, _LOADED[module.__name__][1])
+
+
+def _unchanged(called: str, sha256: str) -> ModuleType | None:
+    """The module of this name, if there is one and its file has this SHA-256."""
+    called = called.removesuffix(".__init__")
+    try:
+        module = importlib.import_module(called)
+    except ImportError:
+        return None
+    remember(called)
+    return module if called in _LOADED and _sha256(_LOADED[called][1]) == sha256 else None
+
+
+def _imported(called: str, spec: str) -> ModuleType:
+    try:
+        return importlib.import_module(called)
+    except ImportError as error:
+        raise InputError(f"'{spec}': {error}; name a file as FILE.py:NAME") from None
+
+
+def _attribute(module: ModuleType, attribute: str, spec: str) -> Any:
+    thing: Any = module
+    for part in attribute.split("."):
+        require(hasattr(thing, part), f"'{spec}': {module.__file__} has no {attribute}")
+        thing = getattr(thing, part)
+    return thing

@@ -1,0 +1,89 @@
+"""Config dumps of other versions, and a run folder that was written before dumps had one."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxopt_lm import config_io
+from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.config_io import from_dict, load, to_dict
+from jaxopt_lm.errors import InputError
+from jaxopt_lm.optimizers import HybridConfig, MuonConfig
+from jaxopt_lm.training.evaluation import evaluate_run
+from jaxopt_lm.training.run import read_metrics
+from tests.conftest import GOLDEN
+from tests.training.test_loop import quiet_train
+from tests.write_config_dumps import FIELDS, fields
+
+BASE = TrainConfig(workdir="runs/x", optimizer=MuonConfig())
+
+
+def test_a_version_has_the_fields_that_it_was_given():
+    """A new field without a new VERSION would make the dumps of this one unreadable: they lack it."""
+    advice = "add 1 to config_io.VERSION, see AS_BEFORE, then python -m tests.write_config_dumps"
+    assert fields() == FIELDS.read_text(), advice
+
+
+@pytest.mark.parametrize("name", ["before_versions"])
+def test_a_run_from_before_is_evaluated_and_goes_on(name, tmp_path, monkeypatch, standard_promotion, optimized):
+    """The recorded numbers of its steps after the checkpoint come out again."""
+    shutil.copytree(GOLDEN / "runs" / name, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    recorded = {line["step"]: line for line in read_metrics("run")}
+    found = evaluate_run("run").metrics["eval/loss"]
+    assert found == pytest.approx(recorded[10]["eval/loss"], rel=1e-5)
+    assert "version" not in json.loads(Path("run/config.json").read_text())
+    result, output = quiet_train(load("run/config.json"))
+    assert "resuming run from step 10" in output
+    assert result.step == 20
+    assert json.loads(Path("run/config.json").read_text())["version"] == config_io.VERSION
+    for line in read_metrics("run"):
+        for metric in ("train/loss", "learning_rate", "params/norm", "grads/norm"):
+            if metric in recorded[line["step"]]:
+                assert line[metric] == pytest.approx(recorded[line["step"]][metric], rel=1e-4), (line["step"], metric)
+    assert result.metrics["eval/loss"] == pytest.approx(recorded[20]["eval/loss"], rel=1e-4)
+
+
+def test_a_field_that_an_earlier_version_lacks_means_what_was_so_then(monkeypatch):
+    whole = to_dict(dataclasses.replace(BASE, optimizer=HybridConfig()))
+    del whole["version"], whole["optimizer"]["mu_dtype"], whole["optimizer"]["adaptive"]["mu_dtype"]
+    del whole["mesh"], whole["max_grad_norm"], whole["schedule"]["end_fraction"]
+    assert from_dict(TrainConfig, whole) == dataclasses.replace(BASE, optimizer=HybridConfig())
+    before = {("TrainConfig", "max_grad_norm"): None, ("_DecayConfig", "end_fraction"): 0.5}
+    monkeypatch.setattr(config_io, "AS_BEFORE", before)
+    config = from_dict(TrainConfig, whole)
+    assert (config.max_grad_norm, config.schedule.end_fraction) == (None, 0.5)
+    del whole["workdir"]
+    with pytest.raises(InputError, match=r"^workdir: is missing$"):
+        from_dict(TrainConfig, whole)
+
+
+def test_a_dump_of_this_version_is_complete():
+    whole = to_dict(BASE)
+    del whole["optimizer"]["rest"]["b1"], whole["optimizer"]["rest"]["eps"]
+    with pytest.raises(InputError, match=r"^optimizer\.rest\.b1, optimizer\.rest\.eps: is missing$"):
+        from_dict(TrainConfig, whole)
+
+
+def test_a_dump_of_a_later_version_is_refused_with_that_reason():
+    whole = to_dict(BASE) | {"version": config_io.VERSION + 1}
+    newer = "the config was written by a newer jaxopt_lm; this one knows versions up to 1; use the newer one"
+    with pytest.raises(InputError) as error:
+        from_dict(TrainConfig, whole)
+    assert str(error.value) == f"version=2: {newer}"
+    whole["optimizer"]["rest"]["b9"] = 0.5
+    with pytest.raises(InputError) as error:
+        from_dict(TrainConfig, whole)
+    assert str(error.value) == f"optimizer.rest.b9: no such field; {newer}"
+    whole["version"] = config_io.VERSION
+    with pytest.raises(InputError, match=r"^optimizer\.rest\.b9: no such field$"):
+        from_dict(TrainConfig, whole)
+
+
+@pytest.mark.parametrize("version", [None, "1", 1.0, True, -1, [1]], ids=str)
+def test_a_version_is_a_whole_number(version):
+    with pytest.raises(InputError, match=r"^version=.*: must be a whole number, at least 0$"):
+        from_dict(TrainConfig, to_dict(BASE) | {"version": version})
