@@ -25,7 +25,7 @@ def main() -> None:
     curvature = {"sampled_grads": lambda: grads, "hutchinson": lambda: grads, "batch_tokens": 100}
     for name in optimizers.OPTIMIZERS:
         fields = {"calibration_steps": 1} if name == "frozen" else {}
-        tx = optax.with_extra_args_support(getattr(optimizers, name)(labels, **fields))
+        tx = optax.with_extra_args_support(getattr(optimizers, name)(labels=labels, **fields))
         state, moved, updates = tx.init(params), params, params
         for _ in range(2):
             updates, state = tx.update(grads, state, moved, **curvature)

@@ -1,6 +1,7 @@
 """Adafactor as in arXiv 2407.07972, and big_vision's variant."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,17 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, block_mean_square
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, check_eps, constructor, traceable
+from jaxopt_lm.optimizers.config import (
+    Labels,
+    MuDtype,
+    Number,
+    OptimizerConfig,
+    check,
+    check_decays,
+    check_eps,
+    construct,
+    traceable,
+)
 from jaxopt_lm.optimizers.groups import as_matrix, matrix_axes, per_layer, require_labels
 from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, sum_of_squares, widen
 
@@ -132,6 +143,54 @@ class AdafactorConfig(BlockAdamConfig):
         return scale_by_adafactor(self.b1, self.b2, self.eps, labels, one_scalar_1d=self.one_scalar_1d)
 
 
+def adafactor(
+    learning_rate: Number = AdafactorConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = AdafactorConfig.b1,
+    b2: Number = AdafactorConfig.b2,
+    eps: Number = AdafactorConfig.eps,
+    one_scalar_1d: bool = AdafactorConfig.one_scalar_1d,
+    weight_decay: Number = AdafactorConfig.weight_decay,
+    decay_roles: Sequence[str] = AdafactorConfig.decay_roles,
+    mu_dtype: MuDtype = AdafactorConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Adafactor with momentum: Adam whose second moments of matrices are factored.
+
+        m <- b1 m + (1 - b1) g
+        r, c <- averages, decay b2, of the row and column means of g^2
+        v_ij = r_i c_j / mean(r); of a vector the average of g^2
+        p <- p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    Unlike `optax.adafactor` it neither clips updates nor scales them by the parameter, and factors every matrix.
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      one_scalar_1d: one second moment for a vector, as in the released code, instead of one an entry, as in the
+        text.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> from jaxopt_lm.optimizers import Label, adafactor
+      >>> labels = {"w": Label(("embed", "mlp"), "mlp")}
+      >>> params = {"w": jnp.ones((4, 6))}
+      >>> state = adafactor(3e-3, labels).init(params)
+      >>> optax.tree.get(state, "row")["w"].shape, optax.tree.get(state, "column")["w"].shape
+      ((4, 1), (1, 6))
+
+    Reference: Shazeer and Stern 2018, arXiv 1804.04235, as in Zhao et al. 2024, arXiv 2407.07972.
+    """
+    return construct(AdafactorConfig, **locals())
+
+
 def scale_by_adafactor_big_vision(
     b1: ArrayLike, b2_cap: ArrayLike, decay_rate: ArrayLike, eps: ArrayLike, *, min_dim_size_to_factor: int
 ) -> optax.GradientTransformation:
@@ -218,4 +277,50 @@ class AdafactorBigVisionConfig(OptimizerConfig):
         return tx if labels is None else per_layer(tx, labels)
 
 
-adafactor, adafactor_big_vision = constructor(AdafactorConfig), constructor(AdafactorBigVisionConfig)
+def adafactor_big_vision(
+    learning_rate: Number = AdafactorBigVisionConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = AdafactorBigVisionConfig.b1,
+    b2_cap: Number = AdafactorBigVisionConfig.b2_cap,
+    decay_rate: Number = AdafactorBigVisionConfig.decay_rate,
+    eps: Number = AdafactorBigVisionConfig.eps,
+    min_dim_size_to_factor: int = AdafactorBigVisionConfig.min_dim_size_to_factor,
+    weight_decay: Number = AdafactorBigVisionConfig.weight_decay,
+    decay_roles: Sequence[str] = AdafactorBigVisionConfig.decay_roles,
+    mu_dtype: MuDtype = AdafactorBigVisionConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """big_vision's Adafactor: momentum of scaled gradients, second moments that forget ever less.
+
+        b2 = min(b2_cap, 1 - t^-decay_rate)
+        r, c <- averages, decay b2, of the means of g^2 + eps over the largest axis and the second; or v of g^2 + eps
+        m <- b1 m + (1 - b1) g / sqrt(v), v_ij = r_i c_j / mean(r)
+        p <- p (1 - lr wd) - lr m
+
+    The two largest axes are factored, whatever they are called.
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed where
+        layers are stacked, and for decay_roles that leave a role out.
+      b1: decay of the mean of scaled gradients.
+      b2_cap: largest decay of second moments.
+      decay_rate: exponent of the second moments' decay, 1 - t^-decay_rate.
+      eps: added to squared gradients.
+      min_dim_size_to_factor: the two largest axes are factored where both have so many entries.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import adafactor_big_vision
+      >>> params = {"w": jnp.ones(2)}
+      >>> tx = adafactor_big_vision(0.1)
+      >>> updates, state = tx.update({"w": jnp.array([3.0, -0.5])}, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.01, 0.01]
+
+    Reference: Zhai et al. 2021, arXiv 2106.04560; timm 1.0.31's `AdafactorBigVision`.
+    """
+    return construct(AdafactorBigVisionConfig, **locals())

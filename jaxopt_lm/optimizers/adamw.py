@@ -1,12 +1,13 @@
 """AdamW."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import optax
 
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import constructor, traceable
+from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, construct, traceable
 
 
 @traceable
@@ -28,4 +29,43 @@ class AdamWConfig(BlockAdamConfig):
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
 
-adamw = constructor(AdamWConfig)
+def adamw(
+    learning_rate: Number = AdamWConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = AdamWConfig.b1,
+    b2: Number = AdamWConfig.b2,
+    eps: Number = AdamWConfig.eps,
+    weight_decay: Number = AdamWConfig.weight_decay,
+    decay_roles: Sequence[str] = AdamWConfig.decay_roles,
+    mu_dtype: MuDtype = AdamWConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """AdamW: Adam with decoupled weight decay.
+
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) g^2
+        p <- p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
+        decay_roles that leave a role out.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import adamw
+      >>> params = {"w": jnp.ones(2)}
+      >>> tx = adamw(0.1)  # at first each entry moves by the rate
+      >>> updates, state = tx.update({"w": jnp.array([3.0, -0.5])}, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.1, 0.1]
+
+    Reference: Loshchilov and Hutter 2019, arXiv 1711.05101; defaults of Zhao et al. 2024, arXiv 2407.07972.
+    """
+    return construct(AdamWConfig, **locals())

@@ -1,12 +1,13 @@
 """ALMVR."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import optax
 
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
-from jaxopt_lm.optimizers.config import constructor, traceable
+from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, construct, traceable
 from jaxopt_lm.optimizers.groups import require_labels
 
 
@@ -44,4 +45,45 @@ class AlmvrConfig(BlockAdamConfig):
         return {"b2": self.b2, "eps_root": self.eps}
 
 
-almvr = constructor(AlmvrConfig)
+def almvr(
+    learning_rate: Number = AlmvrConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = AlmvrConfig.b1,
+    b2: Number = AlmvrConfig.b2,
+    eps: Number = AlmvrConfig.eps,
+    granularity: Literal["element", "tensor"] = AlmvrConfig.granularity,
+    weight_decay: Number = AlmvrConfig.weight_decay,
+    decay_roles: Sequence[str] = AlmvrConfig.decay_roles,
+    mu_dtype: MuDtype = AlmvrConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """ALMVR: Adam without the momentum's bias correction and with eps inside the root.
+
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) g^2, or its mean over the tensor
+        p <- p (1 - lr wd) - lr m / sqrt(v / (1 - b2^t) + eps)
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
+        decay_roles that leave a role out.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added inside the root.
+      granularity: one second moment an entry, as the formula is written, or one a tensor.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import Label, almvr
+      >>> params, grads = {"w": jnp.ones(2)}, {"w": jnp.array([3.0, -0.5])}
+      >>> tx = almvr(0.1, {"w": Label(("embed",), "norm")})  # norms do not decay
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.01, 0.01]
+
+    Reference: "Comprehensive Analysis of ALMVR", Aardvark 2025; eps is our choice.
+    """
+    return construct(AlmvrConfig, **locals())

@@ -7,7 +7,7 @@ apart: all of them is Adam, none is Adalayer, the vocabulary axis of the head is
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,7 +16,16 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
-from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, check_eps, constructor, traceable
+from jaxopt_lm.optimizers.config import (
+    Labels,
+    MuDtype,
+    Number,
+    OptimizerConfig,
+    check_decays,
+    check_eps,
+    construct,
+    traceable,
+)
 from jaxopt_lm.optimizers.groups import axes_kept, matrix_axes, require_labels
 from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, sum_of_squares, widen
 
@@ -184,6 +193,50 @@ class AdalayerConfig(BlockAdamConfig):
         return scale_by_block_adam(self.b1, self.b2, self.eps, self.blocks(labels), normalization=self.normalization)
 
 
+def adalayer(
+    learning_rate: Number = AdalayerConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = AdalayerConfig.b1,
+    b2: Number = AdalayerConfig.b2,
+    eps: Number = AdalayerConfig.eps,
+    normalization: Normalization = AdalayerConfig.normalization,
+    weight_decay: Number = AdalayerConfig.weight_decay,
+    decay_roles: Sequence[str] = AdalayerConfig.decay_roles,
+    mu_dtype: MuDtype = AdalayerConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Adalayer: Adam with one second moment a tensor and layer.
+
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) mean(g^2), over the tensor
+        p <- p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      normalization: mean of g^2 over the tensor; paper_algorithm_1: the sum over the root of its size, as
+        misprinted.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import Label, adalayer
+      >>> params, grads = {"w": jnp.ones(2)}, {"w": jnp.array([3.0, -1.0])}
+      >>> tx = adalayer(0.1, {"w": Label(("embed",), "norm")})  # large entries move more
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.1342, 0.0447]
+
+    Reference: Zhao et al. 2024, arXiv 2407.07972, section 3.1.
+    """
+    return construct(AdalayerConfig, **locals())
+
+
 def adalayer_star_blocks(labels: Any, *, first_layer: bool = False) -> Any:
     """One block a vocabulary entry of the head (of a tied embedding, which is the head too), one a tensor elsewhere."""
     tied = "head" not in {label.role for label in jax.tree.leaves(labels)}
@@ -213,6 +266,52 @@ class AdalayerStarConfig(BlockAdamConfig):
         return adalayer_star_blocks(labels, first_layer=self.first_layer)
 
 
+def adalayer_star(
+    learning_rate: Number = AdalayerStarConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = AdalayerStarConfig.b1,
+    b2: Number = AdalayerStarConfig.b2,
+    eps: Number = AdalayerStarConfig.eps,
+    first_layer: bool = AdalayerStarConfig.first_layer,
+    weight_decay: Number = AdalayerStarConfig.weight_decay,
+    decay_roles: Sequence[str] = AdalayerStarConfig.decay_roles,
+    mu_dtype: MuDtype = AdalayerStarConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Adalayer*: Adalayer with one second moment per vocabulary entry in the output head.
+
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) mean(g^2), over the tensor; in the head v_j over the entries of vocabulary entry j
+        p <- p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    Where no parameter is a head, the embedding is: it is tied.
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      first_layer: one second moment per row of the embedding too: the paper's first-layer correction.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> from jaxopt_lm.optimizers import Label, adalayer_star
+      >>> labels = {"head": Label(("embed", "vocab"), "head"), "up": Label(("embed", "mlp"), "mlp")}
+      >>> params = {"head": jnp.ones((4, 10)), "up": jnp.ones((4, 16))}
+      >>> state = adalayer_star(3e-3, labels).init(params)
+      >>> {name: v.shape for name, v in optax.tree.get(state, "nu").items()}
+      {'head': (1, 10), 'up': (1, 1)}
+
+    Reference: Zhao et al. 2024, arXiv 2407.07972, section 3.1.
+    """
+    return construct(AdalayerStarConfig, **locals())
+
+
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamMiniConfig(BlockAdamConfig):
@@ -237,6 +336,50 @@ class AdamMiniConfig(BlockAdamConfig):
         return jax.tree.map(adam_mini_axes, labels)
 
 
+def adam_mini(
+    learning_rate: Number = AdamMiniConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = AdamMiniConfig.b1,
+    b2: Number = AdamMiniConfig.b2,
+    eps: Number = AdamMiniConfig.eps,
+    weight_decay: Number = AdamMiniConfig.weight_decay,
+    decay_roles: Sequence[str] = AdamMiniConfig.decay_roles,
+    mu_dtype: MuDtype = AdamMiniConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam-mini: Adam with one second moment a token, a head or an output neuron.
+
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) mean(g^2), over a block
+        p <- p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    A block is a token of embedding and head, a head of query and key, an output neuron of other matrices, a norm.
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> from jaxopt_lm.optimizers import Label, adam_mini
+      >>> labels = {"query": Label(("embed", "heads", "head_dim"), "attention"), "up": Label(("embed", "mlp"), "mlp")}
+      >>> params = {"query": jnp.ones((4, 2, 3)), "up": jnp.ones((4, 16))}
+      >>> state = adam_mini(3e-3, labels).init(params)
+      >>> {name: v.shape for name, v in optax.tree.get(state, "nu").items()}
+      {'query': (1, 2, 1), 'up': (1, 16)}
+
+    Reference: Zhang et al. 2024, arXiv 2406.16793; package adam-mini 1.1.1.
+    """
+    return construct(AdamMiniConfig, **locals())
+
+
 def adam_mini_axes(label: Label) -> tuple[int, ...]:
     """The axes that Adam-mini keeps apart in one parameter."""
     stacked = (0,) if label.axes[:1] == ("layers",) else ()
@@ -248,7 +391,3 @@ def adam_mini_axes(label: Label) -> tuple[int, ...]:
     if "head_dim" in label.axes:
         return (*stacked, *(i for i, axis in enumerate(label.axes) if axis in ("heads", "kv_heads")))
     return (*stacked, *groups[-1])
-
-
-adalayer, adalayer_star = constructor(AdalayerConfig), constructor(AdalayerStarConfig)
-adam_mini = constructor(AdamMiniConfig)

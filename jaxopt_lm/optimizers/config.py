@@ -4,12 +4,12 @@ A config of an optimizer or a schedule is a frozen dataclass and a pytree at onc
 and durations: ints whose name ends in `_steps`) are leaves: they travel into the jitted step as arguments, so a sweep
 can vmap over them and nothing is recompiled when one changes. All other fields (bool, str, choices) are structure.
 
-`constructor` turns a config class into the function that people who compose optax chains expect.
+Beside each config stands its constructor, a function as people who compose optax chains expect; `construct` is its
+body.
 """
 
 import abc
 import dataclasses
-import inspect
 import math
 import typing
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -29,6 +30,11 @@ from jaxopt_lm.optimizers.trees import next_count, with_wide_state
 
 FLOAT32_MAX = 3.4028234e38
 
+Number = float | jax.Array | Callable[[jax.Array], Any]
+"""A number, a traced scalar, or a schedule: a function from the count of updates made so far to a scalar."""
+Labels = Any
+"""A tree of `Label`s with the parameters' structure; None where every parameter is treated alike."""
+MuDtype = Literal["bfloat16"] | None
 
 T = TypeVar("T")
 
@@ -208,25 +214,34 @@ class OptimizerConfig(abc.ABC):
         return self
 
 
-def constructor(config: type[OptimizerConfig]) -> Callable[..., optax.GradientTransformationExtraArgs]:
-    """The function `(labels=None, *, fields…) -> optax.GradientTransformationExtraArgs` of a config class.
+def construct(
+    config: type[OptimizerConfig], *, learning_rate: Number, labels: Labels, **fields: Any
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a config class as an optax transformation: what the constructors beside the configs return.
 
-    `labels` is a tree of `Label`s, or None where the optimizer treats every parameter alike. Every number may be a
-    Python number, a traced scalar or a schedule: a function of the count of updates made so far, as in optax.
+    Args:
+      config: the class.
+      learning_rate: the peak rate.
+      labels: a tree of `Label`s like the parameters, or None where the optimizer treats every parameter alike.
+      **fields: the other fields. Every number may be a Python number, a traced scalar or a schedule: a function of the
+        count of updates made so far, as in optax.
+
+    Raises:
+      InputError: a field out of its bounds, or labels where the rate belongs.
     """
-
-    def construct(labels: Any = None, **fields: Any) -> optax.GradientTransformationExtraArgs:
-        strange = next((x for x in jax.tree.leaves(labels) if not isinstance(x, Label)), None)
-        require(strange is None, f"labels: must be a tree of Labels, has {type(strange).__name__}; see label_params")
-        made = config(**fields)
-        scheduled = any(callable(leaf) for leaf in jax.tree.leaves(made))
-        return _for_labels(_scheduled(made, labels) if scheduled else made.make(1.0, labels), labels)
-
-    labelled = inspect.Parameter("labels", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Any)
-    parameters = [labelled, *inspect.signature(config).parameters.values()]
-    construct.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
-    construct.__doc__ = f"`{config.__name__}` as a function of labels and fields.\n\n{inspect.getdoc(config)}"
-    return construct
+    scalar = (
+        isinstance(learning_rate, int | float | np.ndarray | np.generic | jax.Array) and np.ndim(learning_rate) == 0
+    )
+    require(
+        scalar or (callable(learning_rate) and jax.tree_util.all_leaves([learning_rate])),
+        f"learning_rate: must be a number or a schedule, is {type(learning_rate).__name__}; give labels second, or as "
+        "labels=",
+    )
+    strange = next((x for x in jax.tree.leaves(labels) if not isinstance(x, Label)), None)
+    require(strange is None, f"labels: must be a tree of Labels, has {type(strange).__name__}; see label_params")
+    made = config(learning_rate=learning_rate, **fields)  # pyright: ignore[reportArgumentType]
+    scheduled = any(callable(leaf) for leaf in jax.tree.leaves(made))
+    return _for_labels(_scheduled(made, labels) if scheduled else made.make(1.0, labels), labels)
 
 
 def _for_labels(tx: optax.GradientTransformationExtraArgs, labels: Any) -> optax.GradientTransformationExtraArgs:

@@ -1,6 +1,7 @@
 """What optax has and the field uses, behind configs: ADOPT, AdEMAMix, Adan, NovoGrad, Prodigy, schedule-free AdamW."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import require
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import check, check_decays, constructor, field_name, traceable
+from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, check, check_decays, construct, field_name, traceable
 from jaxopt_lm.optimizers.groups import partition, per_layer
 from jaxopt_lm.optimizers.rates import ScaleByRateState, scale_by_rate
 from jaxopt_lm.optimizers.trees import bias_correction, is_masked, next_count, with_wide_state
@@ -43,6 +44,49 @@ class AdoptConfig(BlockAdamConfig):
         return optax.contrib.scale_by_adopt(self.b1, self.b2, self.eps)
 
 
+def adopt(
+    learning_rate: Number = AdoptConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = AdoptConfig.b1,
+    b2: Number = AdoptConfig.b2,
+    eps: Number = AdoptConfig.eps,
+    weight_decay: Number = AdoptConfig.weight_decay,
+    decay_roles: Sequence[str] = AdoptConfig.decay_roles,
+    mu_dtype: MuDtype = AdoptConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """ADOPT: Adam whose gradient is divided by the second moment before it, so that any b2 converges.
+
+        c = clip(g / max(sqrt(v), eps), -(t - 1)^(1/4), (t - 1)^(1/4))
+        m <- b1 m + (1 - b1) c
+        v <- b2 v + (1 - b2) g^2; g^2 at t = 1
+        p <- p (1 - lr wd) - lr m
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
+        decay_roles that leave a role out.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import adopt
+      >>> params = {"w": jnp.ones(2)}
+      >>> tx = adopt(0.1)
+      >>> updates, state = tx.update({"w": jnp.array([3.0, -0.5])}, tx.init(params), params)
+      >>> print(jnp.abs(updates["w"]).max())  # the first update sets v
+      0.0
+
+    Reference: Taniguchi et al. 2024, arXiv 2411.02853; `optax.contrib.adopt` with decay.
+    """
+    return construct(AdoptConfig, **locals())
+
+
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdEMAMixConfig(BlockAdamConfig):
@@ -72,6 +116,55 @@ class AdEMAMixConfig(BlockAdamConfig):
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
         return optax.contrib.scale_by_ademamix(self.b1, self.b2, self.b3, self.alpha, self.eps)
+
+
+def ademamix(
+    learning_rate: Number = AdEMAMixConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = AdEMAMixConfig.b1,
+    b2: Number = AdEMAMixConfig.b2,
+    eps: Number = AdEMAMixConfig.eps,
+    b3: Number = AdEMAMixConfig.b3,
+    alpha: Number = AdEMAMixConfig.alpha,
+    weight_decay: Number = AdEMAMixConfig.weight_decay,
+    decay_roles: Sequence[str] = AdEMAMixConfig.decay_roles,
+    mu_dtype: MuDtype = AdEMAMixConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """AdEMAMix: Adam with a second, slow average of gradients.
+
+        m1 <- b1 m1 + (1 - b1) g
+        m2 <- b3 m2 + (1 - b3) g
+        v <- b2 v + (1 - b2) g^2
+        p <- p (1 - lr wd) - lr (m1 / (1 - b1^t) + alpha m2) / (sqrt(v / (1 - b2^t)) + eps)
+
+    alpha and b3 may be schedules; the paper warms both up.
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
+        decay_roles that leave a role out.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      b3: decay of the slow mean of gradients.
+      alpha: weight of the slow mean.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import ademamix
+      >>> params = {"w": jnp.ones(2)}
+      >>> tx = ademamix(0.1, alpha=1000.0)
+      >>> updates, state = tx.update({"w": jnp.array([3.0, -0.5])}, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.11, 0.11]
+
+    Reference: Pagliardini et al. 2024, arXiv 2409.03137; `optax.contrib.ademamix`.
+    """
+    return construct(AdEMAMixConfig, **locals())
 
 
 @traceable
@@ -110,6 +203,55 @@ class AdanConfig(BlockAdamConfig):
         return optax.scale_by_adan(self.b1, self.b2, self.b3, self.eps, self.eps_root)
 
 
+def adan(
+    learning_rate: Number = AdanConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = AdanConfig.b1,
+    b2: Number = AdanConfig.b2,
+    eps: Number = AdanConfig.eps,
+    b3: Number = AdanConfig.b3,
+    eps_root: Number = AdanConfig.eps_root,
+    weight_decay: Number = AdanConfig.weight_decay,
+    decay_roles: Sequence[str] = AdanConfig.decay_roles,
+    mu_dtype: MuDtype = AdanConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Adan: Nesterov momentum from averages of gradients and of their differences.
+
+        m <- b1 m + (1 - b1) g
+        d <- b2 d + (1 - b2) (g - g_prev)
+        n <- b3 n + (1 - b3) (g + (1 - b2) (g - g_prev))^2
+        p <- p (1 - lr wd) - lr (m' + (1 - b2) d') / (sqrt(n' + eps_root) + eps), the primed bias-corrected
+
+    The paper's b are 1 minus these.
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
+        decay_roles that leave a role out.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      b3: decay of the mean of squares.
+      eps_root: added inside the root.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import adan
+      >>> params = {"w": jnp.ones(2)}
+      >>> tx = adan(0.1)
+      >>> updates, state = tx.update({"w": jnp.array([3.0, -0.5])}, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.1, 0.1]
+
+    Reference: Xie et al. 2022, arXiv 2208.06677; `optax.adan`.
+    """
+    return construct(AdanConfig, **locals())
+
+
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NovoGradConfig(BlockAdamConfig):
@@ -144,6 +286,49 @@ class NovoGradConfig(BlockAdamConfig):
 
     def decay(self, labels: Any) -> optax.GradientTransformation:
         return optax.identity()
+
+
+def novograd(
+    learning_rate: Number = NovoGradConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = NovoGradConfig.b1,
+    b2: Number = NovoGradConfig.b2,
+    eps: Number = NovoGradConfig.eps,
+    weight_decay: Number = NovoGradConfig.weight_decay,
+    decay_roles: Sequence[str] = NovoGradConfig.decay_roles,
+    mu_dtype: MuDtype = NovoGradConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """NovoGrad: heavy ball on gradients divided by an average of their norm, one a tensor and layer.
+
+        v <- |g|^2 at first, then b2 v + (1 - b2) |g|^2
+        d = g / (sqrt(v) + eps) + wd p
+        m <- d at first, then b1 m + d
+        p <- p - lr m
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed where
+        layers are stacked, and for decay_roles that leave a role out.
+      b1: decay of the sum of scaled gradients.
+      b2: decay of the mean of squared norms.
+      eps: added to the root; positive.
+      weight_decay: wd, through the momentum.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import novograd
+      >>> params, grads = {"w": jnp.ones(2)}, {"w": jnp.array([3.0, -4.0])}
+      >>> tx = novograd(0.1)
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.06, 0.08]
+
+    Reference: Ginsburg et al. 2019, arXiv 1905.11286; `optax.novograd`, layer by layer.
+    """
+    return construct(NovoGradConfig, **locals())
 
 
 @traceable
@@ -212,6 +397,54 @@ class ProdigyConfig(BlockAdamConfig):
         return jnp.sqrt(bias_correction(self.b2, count, dtype)) / bias_correction(self.b1, count, dtype)
 
 
+def prodigy(
+    learning_rate: Number = ProdigyConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = ProdigyConfig.b1,
+    b2: Number = ProdigyConfig.b2,
+    eps: Number = ProdigyConfig.eps,
+    first_estimate: Number = ProdigyConfig.first_estimate,
+    growth: Number = ProdigyConfig.growth,
+    safeguard_warmup: bool = ProdigyConfig.safeguard_warmup,
+    weight_decay: Number = ProdigyConfig.weight_decay,
+    decay_roles: Sequence[str] = ProdigyConfig.decay_roles,
+    mu_dtype: MuDtype = ProdigyConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Prodigy: Adam that estimates its own rate d, one for the whole tree.
+
+        m, v <- averages, decays b1 and b2, of d g and (d g)^2
+        d <- max(d, growth <sum of lr d g, p_0 - p> / |sum of lr d g|_1), the sums weighted towards late steps
+        p <- p (1 - lr d c wd) - lr d c m / (sqrt(v) + d eps), c = sqrt(1 - b2^t) / (1 - b1^t)
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
+        decay_roles that leave a role out.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      first_estimate: d at first.
+      growth: factor of the estimate of d.
+      safeguard_warmup: leave the rate out of d's denominator, as is advised with a warmup.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import prodigy
+      >>> params = {"w": jnp.ones(2)}
+      >>> tx = prodigy(first_estimate=1e-3)  # lr is a factor of d, 1 by default
+      >>> updates, state = tx.update({"w": jnp.array([3.0, -0.5])}, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.001, 0.001]
+
+    Reference: Mishchenko and Defazio 2023, arXiv 2306.06101; `optax.contrib.prodigy`.
+    """
+    return construct(ProdigyConfig, **locals())
+
+
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleFreeAdamWConfig(BlockAdamConfig):
@@ -251,6 +484,51 @@ class ScheduleFreeAdamWConfig(BlockAdamConfig):
         return with_wide_state(optax.contrib.schedule_free(base, rate, self.b1))
 
 
+def schedule_free_adamw(
+    learning_rate: Number = ScheduleFreeAdamWConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = ScheduleFreeAdamWConfig.b1,
+    b2: Number = ScheduleFreeAdamWConfig.b2,
+    eps: Number = ScheduleFreeAdamWConfig.eps,
+    weight_decay: Number = ScheduleFreeAdamWConfig.weight_decay,
+    decay_roles: Sequence[str] = ScheduleFreeAdamWConfig.decay_roles,
+    mu_dtype: MuDtype = ScheduleFreeAdamWConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Schedule-free AdamW: gradients at y, between the iterate z and its average x; x is what to evaluate.
+
+        v <- b2 v + (1 - b2) g^2, g the gradient at y
+        z <- z - lr (g / (sqrt(v / (1 - b2^t)) + eps) + wd y)
+        x <- average of z, with weights max(lr)^2
+        y <- b1 x + (1 - b1) z, the parameters
+
+    `eval_params(opt_state, params)` gives x.
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
+        decay_roles that leave a role out.
+      b1: weight of x in y.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: None; there is no momentum.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import schedule_free_adamw
+      >>> params = {"w": jnp.ones(2)}
+      >>> tx = schedule_free_adamw(0.1)
+      >>> updates, state = tx.update({"w": jnp.array([3.0, -0.5])}, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.1, 0.1]
+
+    Reference: Defazio et al. 2024, arXiv 2405.15682; `optax.contrib.schedule_free_adamw`.
+    """
+    return construct(ScheduleFreeAdamWConfig, **locals())
+
+
 def eval_params(opt_state: optax.OptState, params: Any) -> Any:
     """The parameters to evaluate and export: schedule-free's average, and `params` themselves of any other optimizer.
 
@@ -270,8 +548,3 @@ def eval_params(opt_state: optax.OptState, params: Any) -> Any:
 def _schedule_free_states(state: Any) -> list[optax.contrib.ScheduleFreeState]:
     leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, optax.contrib.ScheduleFreeState))
     return [leaf for leaf in leaves if isinstance(leaf, optax.contrib.ScheduleFreeState)]
-
-
-adopt, ademamix, adan = constructor(AdoptConfig), constructor(AdEMAMixConfig), constructor(AdanConfig)
-novograd, prodigy = constructor(NovoGradConfig), constructor(ProdigyConfig)
-schedule_free_adamw = constructor(ScheduleFreeAdamWConfig)

@@ -1,6 +1,7 @@
 """Adalayer* whose second moments freeze after a calibration."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,18 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import AdalayerStarConfig, Calibration, scale_by_block_adam
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_roles, constructor, field_name, held, traceable
+from jaxopt_lm.optimizers.config import (
+    Labels,
+    MuDtype,
+    Number,
+    OptimizerConfig,
+    check,
+    check_roles,
+    construct,
+    field_name,
+    held,
+    traceable,
+)
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
 
 
@@ -67,4 +79,54 @@ class FrozenConfig(AdalayerStarConfig):
         return None if label.role in self.untrained_roles else self
 
 
-frozen = constructor(FrozenConfig)
+def frozen(
+    learning_rate: Number = FrozenConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = FrozenConfig.b1,
+    b2: Number = FrozenConfig.b2,
+    eps: Number = FrozenConfig.eps,
+    first_layer: bool = FrozenConfig.first_layer,
+    calibration_steps: Number = FrozenConfig.calibration_steps,
+    live_roles: Sequence[str] = FrozenConfig.live_roles,
+    untrained_roles: Sequence[str] = FrozenConfig.untrained_roles,
+    weight_decay: Number = FrozenConfig.weight_decay,
+    decay_roles: Sequence[str] = FrozenConfig.decay_roles,
+    mu_dtype: MuDtype = FrozenConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Adalayer* whose second moments are calibrated at rate 0, then stay but for the live roles.
+
+        m <- b1 m + (1 - b1) g, at every t
+        v <- v + (mean(g^2) - v) / (t + 1) for t <= calibration_steps; then v, or adalayer_star's in live_roles
+        p <- p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v) + eps), p fixed for t <= calibration_steps
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      first_layer: one second moment per row of the embedding too: the paper's first-layer correction.
+      calibration_steps: updates at rate 0 that set the second moments, at least 1.
+      live_roles: roles whose second moments go on.
+      untrained_roles: roles that never move.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import Label, frozen
+      >>> labels = {"up": Label(("embed", "mlp"), "mlp"), "scale": Label(("embed",), "norm")}
+      >>> params = {"up": jnp.ones((2, 3)), "scale": jnp.ones(2)}
+      >>> tx = frozen(0.1, labels, calibration_steps=1, live_roles=("norm",))
+      >>> state = tx.init(params)
+      >>> for _ in range(2):
+      ...     updates, state = tx.update(params, state, params)
+      ...     print(round(float(updates["scale"][0]), 4))
+      -0.0
+      -0.138
+
+    Reference: Zhao et al. 2024, arXiv 2407.07972, appendix F.
+    """
+    return construct(FrozenConfig, **locals())

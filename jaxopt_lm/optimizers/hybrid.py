@@ -1,6 +1,7 @@
 """Hybrids: an adaptive optimizer on chosen roles, SGD on the rest."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import optax
@@ -10,10 +11,13 @@ from jaxopt_lm.errors import require
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import AdalayerStarConfig
 from jaxopt_lm.optimizers.config import (
+    Labels,
+    MuDtype,
+    Number,
     OptimizerConfig,
     check_decays,
     check_roles,
-    constructor,
+    construct,
     field_name,
     held,
     traceable,
@@ -94,4 +98,49 @@ class HybridConfig(OptimizerConfig):
         return {"b1": self.b1} if self.sgd == "debiased_ema" else {}
 
 
-hybrid = constructor(HybridConfig)
+def hybrid(
+    learning_rate: Number = HybridConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = HybridConfig.b1,
+    sgd: Literal["debiased_ema", "heavy_ball"] = HybridConfig.sgd,
+    adaptive: OptimizerConfig = HybridConfig.adaptive,
+    adaptive_roles: Sequence[str] = HybridConfig.adaptive_roles,
+    untrained_roles: Sequence[str] = HybridConfig.untrained_roles,
+    weight_decay: Number = HybridConfig.weight_decay,
+    decay_roles: Sequence[str] = HybridConfig.decay_roles,
+    mu_dtype: MuDtype = HybridConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """An adaptive optimizer on chosen roles, SGD on the others; two peak rates.
+
+        on adaptive_roles: what `adaptive` says
+        elsewhere: m <- b1 m + (1 - b1) g
+                   p <- p (1 - lr wd) - lr m / (1 - b1^t)
+        with sgd="heavy_ball": m <- g at first, then b1 m + g
+                               p <- p (1 - lr wd) - lr m
+
+    Args:
+      learning_rate: the peak rate of SGD, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
+      b1: decay of SGD's momentum.
+      sgd: SGD's momentum: the bias-corrected average of gradients, or their decayed sum.
+      adaptive: the adaptive optimizer, with its own peak learning rate and decay.
+      adaptive_roles: roles that the adaptive optimizer has.
+      untrained_roles: roles that never move.
+      weight_decay: SGD's decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles of SGD's that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import AdamWConfig, Label, hybrid
+      >>> labels = {"up": Label(("embed", "mlp"), "mlp"), "head": Label(("embed", "vocab"), "head")}
+      >>> params = {"up": jnp.ones((2, 3)), "head": jnp.ones((2, 4))}
+      >>> tx = hybrid(10.0, labels, adaptive=AdamWConfig(learning_rate=3e-3), adaptive_roles=("head",))
+      >>> updates, state = tx.update(params, tx.init(params), params)
+      >>> {name: round(float(u[0, 0]), 4) for name, u in updates.items()}
+      {'head': -0.003, 'up': -10.0}
+
+    Reference: Zhao et al. 2024, arXiv 2407.07972, section 3.2.
+    """
+    return construct(HybridConfig, **locals())

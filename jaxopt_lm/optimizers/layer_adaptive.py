@@ -5,7 +5,7 @@ Optimization for Transformer Language Models" are settings of one config.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -15,7 +15,17 @@ import optax
 from jaxopt_lm.errors import require
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
 from jaxopt_lm.optimizers.clipping import clip_by_layer_norm
-from jaxopt_lm.optimizers.config import check, check_decays, check_eps, constructor, field_name, traceable
+from jaxopt_lm.optimizers.config import (
+    Labels,
+    MuDtype,
+    Number,
+    check,
+    check_decays,
+    check_eps,
+    construct,
+    field_name,
+    traceable,
+)
 from jaxopt_lm.optimizers.groups import by_layer, num_layers, require_labels
 
 
@@ -123,9 +133,78 @@ class LayerAdaptiveAdamWConfig(BlockAdamConfig):
         return lambda updates: by_layer(_line(first, last, num_layers(updates, labels)), self.b1, updates, labels)
 
 
+def layer_adaptive_adamw(
+    learning_rate: Number = LayerAdaptiveAdamWConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = LayerAdaptiveAdamWConfig.b1,
+    b2: Number = LayerAdaptiveAdamWConfig.b2,
+    eps: Number = LayerAdaptiveAdamWConfig.eps,
+    eps_min: Number = LayerAdaptiveAdamWConfig.eps_min,
+    eps_warmup_steps: Number = LayerAdaptiveAdamWConfig.eps_warmup_steps,
+    eps_decay_steps: Number = LayerAdaptiveAdamWConfig.eps_decay_steps,
+    eps_decay_power: Number = LayerAdaptiveAdamWConfig.eps_decay_power,
+    eps_continuous: bool = LayerAdaptiveAdamWConfig.eps_continuous,
+    depth_rule: Literal["linear", "inverse_sqrt", "inverse"] = LayerAdaptiveAdamWConfig.depth_rule,
+    first_multiplier: Number = LayerAdaptiveAdamWConfig.first_multiplier,
+    last_multiplier: Number = LayerAdaptiveAdamWConfig.last_multiplier,
+    mean_one: bool = LayerAdaptiveAdamWConfig.mean_one,
+    b1_first: Number | None = LayerAdaptiveAdamWConfig.b1_first,
+    b1_last: Number | None = LayerAdaptiveAdamWConfig.b1_last,
+    max_layer_norm: Number | None = LayerAdaptiveAdamWConfig.max_layer_norm,
+    weight_decay: Number = LayerAdaptiveAdamWConfig.weight_decay,
+    decay_roles: Sequence[str] = LayerAdaptiveAdamWConfig.decay_roles,
+    mu_dtype: MuDtype = LayerAdaptiveAdamWConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """AdamW with a rate and a momentum per layer, and an eps that changes over time.
+
+        m <- b1_l m + (1 - b1_l) g
+        v <- b2 v + (1 - b2) g^2
+        p <- p (1 - lr s_l wd) - lr s_l (m / (1 - b1_l^t)) / (sqrt(v / (1 - b2^t)) + eps_t)
+
+    Outside the layers s is 1 and b1_l is b1. eps_t = eps (1 - t/Tw) + eps_min t/Tw for t < Tw, then
+    max(eps (t/Td + 1)^-power, eps_min).
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: what the schedule of eps starts from.
+      eps_min: least eps; equal to eps, nothing changes over time.
+      eps_warmup_steps: Tw, steps until the decay.
+      eps_decay_steps: Td, the decay's unit of time.
+      eps_decay_power: exponent of the decay after Tw.
+      eps_continuous: False: the paper's equation, which jumps up at Tw. True: rises from eps_min to eps over Tw,
+        then decays from there as max(eps ((t - Tw)/Td + 1)^-power, eps_min).
+      depth_rule: s_l over layers l = 1 … N: a line from first_multiplier to last_multiplier, 1/sqrt(l), or 1/l.
+      first_multiplier: s_1 of the line.
+      last_multiplier: s_N of the line.
+      mean_one: divide s_l by its mean over the layers.
+      b1_first: b1 of the first layer, from which a line leads to b1_last; None: b1 everywhere.
+      b1_last: b1 of the last layer.
+      max_layer_norm: clip each layer's gradients at this norm, all outside the layers as one group; None: no
+        clipping here.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import Label, layer_adaptive_adamw
+      >>> labels = [Label(("embed",), "norm", layer=i) for i in range(3)]
+      >>> params = [jnp.ones(1)] * 3
+      >>> tx = layer_adaptive_adamw(0.1, labels, weight_decay=0.0)
+      >>> updates, state = tx.update(params, tx.init(params), params)
+      >>> [round(float(u[0]), 4) for u in updates]
+      [-0.1, -0.11, -0.12]
+
+    Reference: "Re-examining Layer-Adaptive Modifications to AdamW" and "Revisiting Layer-Adaptive Optimization",
+    Aardvark 2025.
+    """
+    return construct(LayerAdaptiveAdamWConfig, **locals())
+
+
 def _line(first, last, layers: int) -> jax.Array:
     first, last = (jnp.asarray(x).astype(jnp.result_type(float)) for x in (first, last))
     return first + (last - first) * jnp.arange(layers, dtype=first.dtype) / max(layers - 1, 1)
-
-
-layer_adaptive_adamw = constructor(LayerAdaptiveAdamWConfig)

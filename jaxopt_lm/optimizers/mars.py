@@ -1,6 +1,7 @@
 """MARS: AdamW on variance-reduced gradients."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -10,7 +11,16 @@ from jax.typing import ArrayLike
 from jaxopt_lm.labels import ROLES, Label
 from jaxopt_lm.optimizers.adamw import AdamWConfig
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, constructor, traceable
+from jaxopt_lm.optimizers.config import (
+    Labels,
+    MuDtype,
+    Number,
+    OptimizerConfig,
+    check,
+    check_decays,
+    construct,
+    traceable,
+)
 from jaxopt_lm.optimizers.groups import is_matrix, partition, per_layer, require_labels
 from jaxopt_lm.optimizers.trees import map_params, widen
 
@@ -96,4 +106,50 @@ class MarsConfig(BlockAdamConfig):
         return AdamWConfig(learning_rate=self.learning_rate, b1=self.vector_b1, b2=self.vector_b2, **common)
 
 
-mars = constructor(MarsConfig)
+def mars(
+    learning_rate: Number = MarsConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = MarsConfig.b1,
+    b2: Number = MarsConfig.b2,
+    eps: Number = MarsConfig.eps,
+    gamma: Number = MarsConfig.gamma,
+    vector_b1: Number = MarsConfig.vector_b1,
+    vector_b2: Number = MarsConfig.vector_b2,
+    weight_decay: Number = MarsConfig.weight_decay,
+    decay_roles: Sequence[str] = MarsConfig.decay_roles,
+    mu_dtype: MuDtype = MarsConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """MARS: AdamW on variance-reduced gradients of matrices, Adam's numbers of its own on vectors.
+
+        c = g + gamma b1 / (1 - b1) (g - g_prev), divided by max(1, |c|)
+        m <- b1 m + (1 - b1) c
+        v <- b2 v + (1 - b2) c^2
+        p <- p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      gamma: strength of variance reduction.
+      vector_b1: b1 of vectors.
+      vector_b2: b2 of vectors.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import Label, mars
+      >>> labels = {"up": Label(("embed", "mlp"), "mlp"), "scale": Label(("embed",), "norm")}
+      >>> params = {"up": jnp.ones((2, 3)), "scale": jnp.ones(2)}
+      >>> tx = mars(3e-3, labels)
+      >>> updates, state = tx.update(params, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["scale"]]
+      [-0.003, -0.003]
+
+    Reference: Yuan et al. 2024, arXiv 2411.10438; github AGI-Arena/MARS.
+    """
+    return construct(MarsConfig, **locals())

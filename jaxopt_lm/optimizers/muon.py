@@ -1,6 +1,7 @@
 """Muon: orthogonalised momentum for the matrices of attention and MLPs, another optimizer for the rest."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +11,18 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.adamw import AdamWConfig
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, check_eps, constructor, held, traceable
+from jaxopt_lm.optimizers.config import (
+    Labels,
+    MuDtype,
+    Number,
+    OptimizerConfig,
+    check,
+    check_decays,
+    check_eps,
+    construct,
+    held,
+    traceable,
+)
 from jaxopt_lm.optimizers.groups import as_matrix, is_matrix, matrix_axes, partition, require_labels
 from jaxopt_lm.optimizers.trees import map_params
 
@@ -92,4 +104,52 @@ class MuonConfig(OptimizerConfig):
         return self if is_matrix(label, MATRIX_ROLES) else self.rest.part(label)
 
 
-muon = constructor(MuonConfig)
+def muon(
+    learning_rate: Number = MuonConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = MuonConfig.b1,
+    nesterov: bool = MuonConfig.nesterov,
+    num_iterations: int = MuonConfig.num_iterations,
+    eps: Number = MuonConfig.eps,
+    consistent_rms: Number | None = MuonConfig.consistent_rms,
+    rest: OptimizerConfig = MuonConfig.rest,
+    weight_decay: Number = MuonConfig.weight_decay,
+    decay_roles: Sequence[str] = MuonConfig.decay_roles,
+    mu_dtype: MuDtype = MuonConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Muon: orthogonalised momentum for the matrices of attention and MLPs, another optimizer for the rest.
+
+        m <- b1 m + (1 - b1) g; m' its look-ahead where nesterov, bias-corrected
+        u = NewtonSchulz(m' / (|m'| + eps)) sqrt(max(1, columns / rows))
+        p <- p (1 - lr wd) - lr u
+
+    Unlike `optax.contrib.muon`, which guesses from ndim, axes and roles say what is a matrix; layers stay apart.
+
+    Args:
+      learning_rate: the peak rate of matrices, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
+      b1: decay of the mean of gradients.
+      nesterov: look ahead by one step of momentum.
+      num_iterations: Newton-Schulz iterations.
+      eps: added to the norm by which the momentum is divided first.
+      consistent_rms: scale u to this root mean square, sqrt(max(rows, columns)) times it; None: sqrt(max(1,
+        columns / rows)).
+      rest: the optimizer of every other parameter, with its own peak learning rate and decay.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles of matrices that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import AdamWConfig, Label, muon
+      >>> labels = {"up": Label(("embed", "mlp"), "mlp"), "scale": Label(("embed",), "norm")}
+      >>> params = {"up": jnp.eye(2), "scale": jnp.ones(2)}
+      >>> tx = muon(0.02, labels, rest=AdamWConfig(learning_rate=3e-3))
+      >>> updates, state = tx.update(params, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["scale"]]
+      [-0.003, -0.003]
+
+    Reference: Jordan 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv 2502.16982.
+    """
+    return construct(MuonConfig, **locals())

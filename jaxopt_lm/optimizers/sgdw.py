@@ -1,6 +1,7 @@
 """SGD with momentum and decoupled weight decay."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,16 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, constructor, traceable
+from jaxopt_lm.optimizers.config import (
+    Labels,
+    MuDtype,
+    Number,
+    OptimizerConfig,
+    check,
+    check_decays,
+    construct,
+    traceable,
+)
 from jaxopt_lm.optimizers.trees import next_count
 
 
@@ -82,4 +92,42 @@ class SgdwConfig(OptimizerConfig):
         return heavy_ball(self.momentum, self.dampening, nesterov=self.nesterov)
 
 
-sgdw = constructor(SgdwConfig)
+def sgdw(
+    learning_rate: Number = SgdwConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    momentum: Number = SgdwConfig.momentum,
+    dampening: Number = SgdwConfig.dampening,
+    nesterov: bool = SgdwConfig.nesterov,
+    weight_decay: Number = SgdwConfig.weight_decay,
+    decay_roles: Sequence[str] = SgdwConfig.decay_roles,
+    mu_dtype: MuDtype = SgdwConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """SGD with momentum and decoupled weight decay: timm's SGDW.
+
+        m <- g at first, then momentum m + (1 - dampening) g
+        p <- p (1 - lr wd) - lr m, or - lr (g + momentum m) for Nesterov
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
+        decay_roles that leave a role out.
+      momentum: decay of the sum of gradients.
+      dampening: what a gradient after the first lacks of its weight in the sum.
+      nesterov: look ahead by one step of momentum.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import sgdw
+      >>> params = {"w": jnp.ones(2)}
+      >>> tx = sgdw(0.1, momentum=0.9)
+      >>> updates, state = tx.update({"w": jnp.array([3.0, -0.5])}, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.3, 0.05]
+
+    Reference: Loshchilov and Hutter 2019, arXiv 1711.05101.
+    """
+    return construct(SgdwConfig, **locals())

@@ -1,6 +1,7 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import check, constructor, traceable
+from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, check, construct, traceable
 from jaxopt_lm.optimizers.groups import as_matrix, is_matrix, partition, require_labels
 from jaxopt_lm.optimizers.muon import MATRIX_ROLES
 from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, widen
@@ -205,4 +206,49 @@ class SoapConfig(BlockAdamConfig):
         return "matrix" if is_matrix(label, MATRIX_ROLES) else "rest"
 
 
-soap = constructor(SoapConfig)
+def soap(
+    learning_rate: Number = SoapConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = SoapConfig.b1,
+    b2: Number = SoapConfig.b2,
+    eps: Number = SoapConfig.eps,
+    interval: int = SoapConfig.interval,
+    max_dim: int = SoapConfig.max_dim,
+    weight_decay: Number = SoapConfig.weight_decay,
+    decay_roles: Sequence[str] = SoapConfig.decay_roles,
+    mu_dtype: MuDtype = SoapConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """SOAP: Adam in the eigenbasis of Shampoo's preconditioner on matrices of attention and MLPs, Adam elsewhere.
+
+        m <- b1 m + (1 - b1) g
+        L, R <- averages, decay b2, of g g^T and g^T g; Q_L, Q_R their eigenbases, renewed every `interval` updates
+        v <- b2 v + (1 - b2) (Q_L^T g Q_R)^2
+        u = Q_L (Q_L^T m Q_R / (sqrt(v) + eps)) Q_R^T sqrt(1 - b2^k) / (1 - b1^k), k = t - 1; 0 at t = 1
+        p <- p (1 - lr wd) - lr u
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      interval: updates between changes of basis.
+      max_dim: a longer side of a matrix is not rotated.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import Label, soap
+      >>> labels = {"up": Label(("embed", "mlp"), "mlp")}
+      >>> params = {"up": jnp.ones((2, 3))}
+      >>> tx = soap(3e-3, labels)
+      >>> updates, state = tx.update(params, tx.init(params), params)
+      >>> print(jnp.abs(updates["up"]).max())  # the first update sets the bases
+      0.0
+
+    Reference: Vyas et al. 2024, arXiv 2409.11321; github nikhilvyas/SOAP.
+    """
+    return construct(SoapConfig, **locals())

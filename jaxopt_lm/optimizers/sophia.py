@@ -6,7 +6,7 @@ of nothing that is called, inside a conditional, every `interval` updates (see `
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,17 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, check_eps, constructor, traceable
+from jaxopt_lm.optimizers.config import (
+    Labels,
+    MuDtype,
+    Number,
+    OptimizerConfig,
+    check,
+    check_decays,
+    check_eps,
+    construct,
+    traceable,
+)
 from jaxopt_lm.optimizers.trees import ema, map_params, next_count, widen
 
 
@@ -158,6 +168,55 @@ class SophiaConfig(OptimizerConfig):
         return scale_by_sophia_g(self.b1, self.b2, self.rho, interval=self.interval)
 
 
+def sophia(
+    learning_rate: Number = SophiaConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = SophiaConfig.b1,
+    b2: Number = SophiaConfig.b2,
+    rho: Number = SophiaConfig.rho,
+    interval: int = SophiaConfig.interval,
+    weight_decay: Number = SophiaConfig.weight_decay,
+    decay_roles: Sequence[str] = SophiaConfig.decay_roles,
+    mu_dtype: MuDtype = SophiaConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Sophia-G: clipped momentum over a Gauss-Newton-Bartlett diagonal.
+
+        m <- b1 m + (1 - b1) g
+        h <- b2 h + (1 - b2) ghat^2 every `interval` updates, ghat the gradient on labels sampled from the model
+        p <- p (1 - lr wd) - lr sign(m) min(abs(m) / (rho n h + 1e-15), 1)
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
+        decay_roles that leave a role out.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of estimates.
+      rho: clipping threshold; 0 is Signum.
+      interval: updates between estimates of curvature.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Returns:
+      A transformation whose update takes `sampled_grads`, a function of nothing that gives ghat, and `batch_tokens`,
+      the n that ghat is a mean over; see `optimizers.sampled_label_grads`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import sophia
+      >>> params = {"w": jnp.ones(2)}
+      >>> tx, grads = sophia(1e-2), {"w": jnp.array([3.0, -0.5])}
+      >>> ghat = {"sampled_grads": lambda: grads, "batch_tokens": 100}
+      >>> updates, state = tx.update(grads, tx.init(params), params, **ghat)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.01, 0.01]
+
+    Reference: Liu et al. 2023, arXiv 2305.14342; github Liuhong99/Sophia.
+    """
+    return construct(SophiaConfig, **locals())
+
+
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SophiaHConfig(OptimizerConfig):
@@ -197,4 +256,53 @@ class SophiaHConfig(OptimizerConfig):
         return scale_by_sophia_h(self.b1, self.b2, self.clip, self.eps, interval=self.interval)
 
 
-sophia, sophia_h = constructor(SophiaConfig), constructor(SophiaHConfig)
+def sophia_h(
+    learning_rate: Number = SophiaHConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = SophiaHConfig.b1,
+    b2: Number = SophiaHConfig.b2,
+    clip: Number = SophiaHConfig.clip,
+    eps: Number = SophiaHConfig.eps,
+    interval: int = SophiaHConfig.interval,
+    weight_decay: Number = SophiaHConfig.weight_decay,
+    decay_roles: Sequence[str] = SophiaHConfig.decay_roles,
+    mu_dtype: MuDtype = SophiaHConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """Sophia-H: clipped momentum over a Hutchinson diagonal.
+
+        h <- b2 h + (1 - b2) z (H z) every `interval` updates, z standard normal, H the Hessian of the loss
+        m <- b1 m + (1 - b1) g
+        p <- p (1 - lr wd) - lr clip(m / max(h, eps), -clip, clip)
+
+    The paper's rate is lr clip, its eps is clip eps: this is the form of package pytorch_optimizer 4.1.0.
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
+        decay_roles that leave a role out.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of estimates.
+      clip: bound of an entry of the direction.
+      eps: least curvature.
+      interval: updates between estimates of curvature.
+      weight_decay: decoupled decay, multiplied by the rate in force.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Returns:
+      A transformation whose update takes `hutchinson`, a function of nothing that gives z (H z); see
+      `optimizers.hutchinson`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import sophia_h
+      >>> params = {"w": jnp.ones(2)}
+      >>> tx, grads = sophia_h(1.0), {"w": jnp.array([3.0, -0.5])}
+      >>> updates, state = tx.update(grads, tx.init(params), params, hutchinson=lambda: grads)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.01, 0.01]
+
+    Reference: Liu et al. 2023, arXiv 2305.14342.
+    """
+    return construct(SophiaHConfig, **locals())

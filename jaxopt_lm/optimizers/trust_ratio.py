@@ -1,6 +1,7 @@
 """LARS and LAMB: updates scaled to the norm of their parameter."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +9,16 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, constructor, traceable
+from jaxopt_lm.optimizers.config import (
+    Labels,
+    MuDtype,
+    Number,
+    OptimizerConfig,
+    check,
+    check_decays,
+    construct,
+    traceable,
+)
 from jaxopt_lm.optimizers.groups import per_layer
 from jaxopt_lm.optimizers.sgdw import heavy_ball
 from jaxopt_lm.optimizers.trees import map_params
@@ -20,7 +30,7 @@ def scale_by_lars_ratio(
     """(g + wd p) c |p| / (|g| + wd |p|), norms over each parameter; g + wd p where |p| or |g| is 0.
 
     Args:
-      trust_coefficient: c.
+      trust_coefficient: what the norms' ratio is multiplied by.
       weight_decay: wd.
       decay_mask: a tree of bools, wd is 0 where it is False; None decays all.
     """
@@ -75,6 +85,48 @@ class LarsConfig(OptimizerConfig):
         return optax.identity()
 
 
+def lars(
+    learning_rate: Number = LarsConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    momentum: Number = LarsConfig.momentum,
+    trust_coefficient: Number = LarsConfig.trust_coefficient,
+    weight_decay: Number = LarsConfig.weight_decay,
+    decay_roles: Sequence[str] = LarsConfig.decay_roles,
+    mu_dtype: MuDtype = LarsConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """LARS: heavy ball on gradients scaled to the norm of their parameter.
+
+        d = trust_coefficient |p| / (|g| + wd |p|) (g + wd p), or g + wd p where a norm is 0
+        m <- d at first, then momentum m + d
+        p <- p - lr m
+
+    `optax.lars` has the rate inside the momentum; this is timm's `Lars` with always_adapt.
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed where
+        layers are stacked, and for decay_roles that leave a role out.
+      momentum: decay of the sum of scaled gradients.
+      trust_coefficient: what the norms' ratio is multiplied by.
+      weight_decay: wd, inside the ratio and the momentum.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import lars
+      >>> params, grads = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 2.0])}
+      >>> tx = lars(1.0, trust_coefficient=0.01)
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.0, -0.05]
+
+    Reference: You et al. 2017, arXiv 1708.03888; timm 1.0.31.
+    """
+    return construct(LarsConfig, **locals())
+
+
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LambConfig(BlockAdamConfig):
@@ -109,4 +161,44 @@ class LambConfig(BlockAdamConfig):
         return optax.identity()
 
 
-lars, lamb = constructor(LarsConfig), constructor(LambConfig)
+def lamb(
+    learning_rate: Number = LambConfig.learning_rate,
+    labels: Labels = None,
+    *,
+    b1: Number = LambConfig.b1,
+    b2: Number = LambConfig.b2,
+    eps: Number = LambConfig.eps,
+    weight_decay: Number = LambConfig.weight_decay,
+    decay_roles: Sequence[str] = LambConfig.decay_roles,
+    mu_dtype: MuDtype = LambConfig.mu_dtype,
+) -> optax.GradientTransformationExtraArgs:
+    """LAMB: Adam's direction with decay in it, scaled to the norm of its parameter.
+
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) g^2
+        d = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) + wd p
+        p <- p - lr d |p| / |d|, or - lr d where a norm is 0
+
+    Args:
+      learning_rate: the peak rate, a number or a schedule, as every number here.
+      labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed where
+        layers are stacked, and for decay_roles that leave a role out.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of squared gradients.
+      eps: added to the root; positive.
+      weight_decay: wd, added before the ratio.
+      decay_roles: the roles that decay.
+      mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxopt_lm.optimizers import lamb
+      >>> params, grads = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 2.0])}
+      >>> tx = lamb(0.01)
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> [round(float(u), 4) for u in updates["w"]]
+      [-0.0, -0.05]
+
+    Reference: You et al. 2020, arXiv 1904.00962; timm 1.0.31's `Lamb` without its clipping of gradients.
+    """
+    return construct(LambConfig, **locals())

@@ -1,6 +1,8 @@
 """Labels from path rules, what follows from them, and how constructors refuse what does not fit."""
 
+import doctest
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -83,15 +85,15 @@ def test_a_kernel_is_its_matrix():
 )
 def test_labels_that_do_not_fit(labels, message):
     with pytest.raises(o.InputError, match=message):
-        o.adalayer(labels, learning_rate=1e-3).init(PARAMS)
+        o.adalayer(1e-3, labels).init(PARAMS)
     if labels is None:
-        o.adamw(learning_rate=1e-3).init(PARAMS)
+        o.adamw(1e-3).init(PARAMS)
 
 
 def test_axes_that_do_not_fit_the_shape():
     labels = o.label_params(PARAMS, RULES) | {"out": Label(("embed",), "head")}
     with pytest.raises(o.InputError, match=r"labels: out has shape \(4, 6\) and axes \('embed',\)"):
-        o.adalayer(labels).init(PARAMS)
+        o.adalayer(labels=labels).init(PARAMS)
 
 
 @pytest.mark.parametrize("field", ["adaptive_roles", "untrained_roles"])
@@ -99,23 +101,41 @@ def test_roles_nobody_has(field):
     tied = {name: label for name, label in LABELS.items() if name not in ("head", "norm")}
     roles = {"adaptive_roles": ("embedding",)} | {field: ("head",)}
     with pytest.raises(o.InputError, match="no parameter has the role head; there are"):
-        o.hybrid(tied, **roles)
+        o.hybrid(1.0, tied, **roles)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_constructors_show_their_fields(name):
-    construct = getattr(o, name)
-    signature = inspect.signature(construct)
-    config = OPTIMIZERS[name]()
-    assert list(signature.parameters) == ["labels", *vars(config)]
-    assert {k: p.default for k, p in list(signature.parameters.items())[1:]} == vars(config)
-    assert "Formula: " in construct.__doc__
-    with pytest.raises(TypeError, match="unexpected keyword argument"):
-        construct(LABELS, lerning_rate=1e-3)
+    """The rate and the labels by position, every field of the config by name, with its default and its doc."""
+    construct, fields = getattr(o, name), vars(OPTIMIZERS[name]())
+    parameters = inspect.signature(construct).parameters
+    by_position = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert by_position == ["learning_rate", "labels"]
+    assert {k: p.default for k, p in parameters.items()} == fields | {"labels": None}
+    documented = re.findall(r"^      (\w+): ", construct.__doc__.split("Args:")[1].split("\n\n")[0], re.MULTILINE)
+    assert documented == list(parameters)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_examples_of_constructors(name):
+    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(o, name), name, globs={})
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
+@pytest.mark.parametrize(
+    "first",
+    [LABELS, LABELS["embed"], [1e-3], np.ones(2), "1e-3", None],
+    ids=["labels", "label", "list", "array", "str", "None"],
+)
+def test_what_is_no_rate_is_refused(first):
+    message = f"learning_rate: must be a number or a schedule, is {type(first).__name__}; give labels second, or as"
+    with pytest.raises(o.InputError, match=message):
+        o.adamw(first)
 
 
 def test_constructors_stand_in_a_chain():
-    tx = optax.chain(optax.clip_by_global_norm(1.0), o.adalayer_star(o.label_params(PARAMS, RULES)))
+    tx = optax.chain(optax.clip_by_global_norm(1.0), o.adalayer_star(1e-3, o.label_params(PARAMS, RULES)))
     updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     assert jax.tree.structure(updates) == jax.tree.structure(PARAMS)
 
@@ -158,7 +178,7 @@ def test_a_calibration_inside_holds_the_whole():
 def test_stacks_of_different_depth_are_refused():
     params = {"a": jnp.zeros((2, 4)), "b": jnp.zeros((3, 4))}
     with pytest.raises(o.InputError, match=r"stacked layers must be equally many everywhere; there are \[2, 3\]"):
-        o.adalayer(dict.fromkeys(params, Label(("layers", "embed"), "norm"))).init(params)
+        o.adalayer(1e-3, dict.fromkeys(params, Label(("layers", "embed"), "norm"))).init(params)
 
 
 def test_one_scalar_a_vector_and_layer():

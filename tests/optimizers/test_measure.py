@@ -50,20 +50,18 @@ MATRICES = {leaf: len(shape) > 1 for leaf, shape in SHAPES.items()}
 GIVEN = {"learning_rate": RATE} | ADAM
 NESTED = {
     "optax.adam": (optax.adam(RATE, 0.9, 0.95), GIVEN),
-    "ours": (o.adamw(LABELS, learning_rate=RATE, **ADAM), {}),
+    "ours": (o.adamw(RATE, LABELS, **ADAM), {}),
     "block": (optax.chain(o.scale_by_block_adam(**ADAM), optax.scale(-RATE)), GIVEN),
-    "chain": (optax.chain(optax.clip_by_global_norm(1e9), o.adamw(LABELS, learning_rate=RATE, **ADAM)), {}),
-    "scheduled": (o.adamw(LABELS, learning_rate=lambda count: 0.5 * RATE * count, **ADAM), {}),
-    "MultiSteps": (optax.MultiSteps(o.adamw(LABELS, learning_rate=RATE, **ADAM), 1).gradient_transformation(), {}),
+    "chain": (optax.chain(optax.clip_by_global_norm(1e9), o.adamw(RATE, LABELS, **ADAM)), {}),
+    "scheduled": (o.adamw(lambda count: 0.5 * RATE * count, LABELS, **ADAM), {}),
+    "MultiSteps": (optax.MultiSteps(o.adamw(RATE, LABELS, **ADAM), 1).gradient_transformation(), {}),
     "inject_hyperparams": (optax.inject_hyperparams(optax.adamw)(RATE, 0.9, 0.95, 1e-8), {}),
-    "inject ours": (optax.inject_hyperparams(o.adamw)(LABELS, learning_rate=RATE, **ADAM), {}),
+    "inject ours": (optax.inject_hyperparams(o.adamw)(RATE, LABELS, **ADAM), {}),
     "partition": (
-        optax.partition(
-            {True: o.adamw(LABELS, learning_rate=RATE, **ADAM), False: o.adamw(learning_rate=RATE, **ADAM)}, MATRICES
-        ),
+        optax.partition({True: o.adamw(RATE, LABELS, **ADAM), False: o.adamw(RATE, **ADAM)}, MATRICES),
         {},
     ),
-    "masked": (optax.masked(o.adamw(LABELS, learning_rate=RATE, **ADAM), MATRICES), {}),
+    "masked": (optax.masked(o.adamw(RATE, LABELS, **ADAM), MATRICES), {}),
 }
 
 
@@ -111,9 +109,9 @@ def test_a_rate_that_nobody_knows_is_asked_for():
 
 def test_signum_has_cosine_one_and_adam_at_equal_decays_is_bounded():
     params, grads = world()
-    state, updates = after(o.signum(LABELS, learning_rate=RATE), params, grads)
+    state, updates = after(o.signum(RATE, LABELS), params, grads)
     np.testing.assert_allclose(list(o.telemetry(state, params, updates).cosine_with_sign.values()), 1, rtol=1e-6)
-    state, updates = after(o.adamw(LABELS, learning_rate=RATE, b1=0.9, b2=0.9, eps=1e-15), params, grads)
+    state, updates = after(o.adamw(RATE, LABELS, b1=0.9, b2=0.9, eps=1e-15), params, grads)
     assert max(map(float, o.telemetry(state, params, updates).abs_m_over_root_v.values())) <= 1
 
 
@@ -152,7 +150,7 @@ def test_telemetry_of_every_optimizer(name, scan_layers):
 
 def test_telemetry_before_the_first_update_is_finite():
     params, grads = world()
-    tx = optax.MultiSteps(o.adamw(LABELS, learning_rate=RATE, **ADAM), 4).gradient_transformation()
+    tx = optax.MultiSteps(o.adamw(RATE, LABELS, **ADAM), 4).gradient_transformation()
     state, updates = after(tx, params, grads[:1])
     found = o.telemetry_by_role(o.telemetry(state, params, updates), LABELS)
     assert all(np.isfinite(x) for x in found.values())
@@ -181,7 +179,7 @@ def test_stacked_layers_are_reported_as_unstacked_ones():
     stacked, stacked_labels = model.stack_layers(unrolled), model.labels(tiny_model(scan_layers=True))
     lines = []
     for params, tree in ((unrolled, labels), (stacked, stacked_labels)):
-        state, updates = after(o.adamw(tree), params, [params])
+        state, updates = after(o.adamw(labels=tree), params, [params])
 
         @jax.jit
         def measured(state, params, updates, tree=tree):
@@ -195,7 +193,7 @@ def test_stacked_layers_are_reported_as_unstacked_ones():
 
 def test_by_role_summarises_blocks():
     params, grads = world()
-    state, updates = after(o.adalayer_star(LABELS, learning_rate=RATE), params, grads)
+    state, updates = after(o.adalayer_star(RATE, LABELS), params, grads)
     found = o.telemetry(state, params, updates)
     scalars = o.telemetry_by_role(found, LABELS, np.asarray([5, 0, 3, 9, 1]))
     blocks = np.ravel(found.effective_learning_rate["head"])

@@ -177,10 +177,10 @@ def test_a_schedule_for_every_number(name):
             state, moved = step(state, moved, g)
         return moved
 
-    plain = drive(construct(labels, **vars(config)))
-    scheduled = drive(construct(labels, **(vars(config) | constant)))
+    plain = drive(construct(labels=labels, **vars(config)))
+    scheduled = drive(construct(labels=labels, **(vars(config) | constant)))
     assert_close(scheduled, plain)
-    still = drive(construct(labels, **(vars(config) | silent(config))))
+    still = drive(construct(labels=labels, **(vars(config) | silent(config))))
     assert_close(still, params, 1e-6, 1e-6)
 
 

@@ -49,18 +49,18 @@ def test_moments_and_accumulated_gradients_have_the_axes_of_parameters():
 
 
 def test_axes_that_blocks_span_have_none():
-    nu = optax.tree.get(axes_of(adalayer_star(LABELS)), "nu")
+    nu = optax.tree.get(axes_of(adalayer_star(labels=LABELS)), "nu")
     assert nu["head"] == (None, "vocab")
     assert nu["embed"] == (None, None)
     assert nu["layers"]["up"] == (None, None, None)  # layers are divided nowhere
-    nu = optax.tree.get(axes_of(adam_mini(LABELS)), "nu")
+    nu = optax.tree.get(axes_of(adam_mini(labels=LABELS)), "nu")
     assert nu["embed"] == ("vocab", None)
     assert nu["layers"]["query"] == (None, None, "heads", None)
     assert nu["layers"]["up"] == (None, None, "mlp")
 
 
 def test_factors_have_those_of_their_rows_and_columns():
-    state = axes_of(adafactor(LABELS))
+    state = axes_of(adafactor(labels=LABELS))
     row, column = optax.tree.get(state, "row"), optax.tree.get(state, "column")
     assert (row["head"], column["head"]) == (("embed", None), (None, "vocab"))
     assert (row["layers"]["up"], column["layers"]["up"]) == ((None, "embed", None), (None, None, "mlp"))
@@ -68,7 +68,7 @@ def test_factors_have_those_of_their_rows_and_columns():
 
 
 def test_a_square_of_one_axis_has_it_twice_and_is_divided_once():
-    state = by_path(axes_of(soap(LABELS)))
+    state = by_path(axes_of(soap(labels=LABELS)))
     (left,) = (axes for path, axes in state.items() if path.endswith("up/left"))
     assert left == (None, "embed", "embed")
     assert spec(left) == PartitionSpec(None, "fsdp", None)
@@ -76,7 +76,7 @@ def test_a_square_of_one_axis_has_it_twice_and_is_divided_once():
 
 def test_masked_parameters_have_none():
     groups = jax.tree.map(lambda label: "a" if label.role == "mlp" else "b", LABELS)
-    state = axes_of(optax.partition({"a": lion(LABELS), "b": optax.sgd(0.1, 0.9)}, groups))
+    state = axes_of(optax.partition({"a": lion(labels=LABELS), "b": optax.sgd(0.1, 0.9)}, groups))
     momenta = {path: axes for path, axes in by_path(state).items() if axes}
     expected = by_path(DIVIDED)
     assert {path.rpartition("mu/")[2]: x for path, x in momenta.items() if "/a/" in path} == {
