@@ -49,10 +49,14 @@ def row_and_column_means(g: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def factored(row: jax.Array, column: jax.Array) -> jax.Array:
-    """row_i column_j / mean(row), formed so that it underflows only where the product itself does; 0 where row is 0."""
+    """row_i column_j / mean(row), formed so that it underflows only where the product itself does; 0 where row is 0.
+
+    Where a square has overflowed, the whole tensor's are infinite, and it holds still.
+    """
     axes = tuple(i for i in range(row.ndim) if column.shape[i] < row.shape[i])
     mean = jnp.mean(row, axes, keepdims=True)
-    return jnp.where(mean == 0, 0.0, row / mean) * column
+    product = jnp.where(mean == 0, 0.0, row / mean) * column
+    return jnp.where(jnp.isinf(mean), jnp.inf, product)
 
 
 def _zeros(means, params, *labels):
@@ -227,7 +231,9 @@ def scale_by_adafactor_big_vision(
         def scaled(g, r, c):
             if (found := axes(g.shape)) is None:
                 return g * jax.lax.rsqrt(r)
-            return g * jax.lax.rsqrt(r / jnp.mean(r, found[0], keepdims=True)) * jax.lax.rsqrt(c)
+            mean = jnp.mean(r, found[0], keepdims=True)
+            scale = jax.lax.rsqrt(r / mean) * jax.lax.rsqrt(c)
+            return g * jnp.where(jnp.isinf(mean), 0.0, scale)
 
         mu = map_params(lambda g, m, r, c: ema(m, scaled(g, r, c), b1), updates, state.mu, row, column)
         return mu, ScaleByAdafactorState(count, mu, row, column)

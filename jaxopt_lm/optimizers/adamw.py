@@ -6,7 +6,7 @@ from typing import Any
 
 import optax
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
+from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
 from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, construct, traceable
 
 
@@ -26,7 +26,7 @@ class AdamWConfig(BlockAdamConfig):
     """
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
-        return optax.scale_by_adam(self.b1, self.b2, self.eps)
+        return scale_by_block_adam(self.b1, self.b2, self.eps)
 
 
 def adamw(

@@ -136,7 +136,8 @@ def scale_by_block_adam(
 
 
 def _calibrated(square, v, live, *, count, b2, steps):
-    average = v + (square - v) / (count + 1).astype(v.dtype)
+    share = 1 / (count + 1).astype(v.dtype)
+    average = (1 - share) * v + share * square  # not v + share (square - v): of infinities that is NaN
     return jnp.where(count <= steps, average, ema(v, square, b2) if live else v)
 
 

@@ -171,7 +171,11 @@ class OptimizerConfig(abc.ABC):
 
         Returns:
           A transformation whose state's structure depends on no number, so it can be made anew at every step. The state
-          is float32 or wider, but for momenta where `mu_dtype` is set.
+          is float32 or wider, but for momenta where `mu_dtype` is set. Updates are in the parameters' dtype, or in the
+          gradients' where `update` is given no parameters.
+
+        Raises:
+          InputError: at `init`, where a parameter is complex.
         """
         return with_wide_state(
             optax.chain(
@@ -180,6 +184,7 @@ class OptimizerConfig(abc.ABC):
                 scale_by_rate(self.learning_rate * multiplier, self.rate_multipliers(labels), self.moments()),
             ),
             self.mu_dtype,
+            type(self).__name__,
         )
 
     def decay(self, labels: Any) -> optax.GradientTransformation:

@@ -14,8 +14,16 @@ from jaxopt_lm.errors import require
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
 from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, check, check_decays, construct, field_name, traceable
 from jaxopt_lm.optimizers.groups import partition, per_layer
+from jaxopt_lm.optimizers.moments import (
+    prodigy_correction,
+    scale_by_adan,
+    scale_by_ademamix,
+    scale_by_adopt,
+    scale_by_prodigy,
+    scale_by_rms,
+)
 from jaxopt_lm.optimizers.rates import ScaleByRateState, scale_by_rate
-from jaxopt_lm.optimizers.trees import bias_correction, is_masked, next_count, with_wide_state
+from jaxopt_lm.optimizers.trees import is_masked, next_count, with_wide_state
 
 
 @traceable
@@ -41,7 +49,7 @@ class AdoptConfig(BlockAdamConfig):
         return {}  # gradients are divided by the root before they are averaged
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
-        return optax.contrib.scale_by_adopt(self.b1, self.b2, self.eps)
+        return scale_by_adopt(self.b1, self.b2, self.eps)
 
 
 def adopt(
@@ -115,7 +123,7 @@ class AdEMAMixConfig(BlockAdamConfig):
         check(self, "alpha", 0)
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
-        return optax.contrib.scale_by_ademamix(self.b1, self.b2, self.b3, self.alpha, self.eps)
+        return scale_by_ademamix(self.b1, self.b2, self.b3, self.alpha, self.eps)
 
 
 def ademamix(
@@ -200,7 +208,7 @@ class AdanConfig(BlockAdamConfig):
         return {"b1": self.b1, "b2": self.b3, "eps": self.eps, "eps_root": self.eps_root}
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
-        return optax.scale_by_adan(self.b1, self.b2, self.b3, self.eps, self.eps_root)
+        return scale_by_adan(self.b1, self.b2, self.b3, self.eps, self.eps_root)
 
 
 def adan(
@@ -365,36 +373,34 @@ class ProdigyConfig(BlockAdamConfig):
         raise TypeError("prodigy has no direction apart from its rate: see make")
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
-        rate = jnp.maximum(self.learning_rate * multiplier, 1e-15)  # at 0 optax's estimate of d is 0 / 0
-        inner = optax.contrib.prodigy(
-            rate,  # pyright: ignore[reportArgumentType]
-            (self.b1, self.b2),
-            eps=self.eps,
-            estim_lr0=self.first_estimate,
-            estim_lr_coef=self.growth,
+        rate = self.learning_rate * multiplier
+        inner = scale_by_prodigy(
+            rate,
+            self.b1,
+            self.b2,
+            self.eps,
+            first_estimate=self.first_estimate,
+            growth=self.growth,
             safeguard_warmup=self.safeguard_warmup,
         )
-        decay_mask, zero = self.decay_mask(labels), jnp.zeros((), jnp.result_type(float))
+        decay_mask, dtype = self.decay_mask(labels), jnp.result_type(float)
 
         def init(params):
-            moments = dict.fromkeys(self.moments(), zero)
-            return inner.init(params), ScaleByRateState(jnp.zeros((), jnp.int32), zero, moments)
+            moments = {name: jnp.zeros((), dtype) for name in self.moments()}
+            return inner.init(params), ScaleByRateState(jnp.zeros((), jnp.int32), jnp.zeros((), dtype), moments)
 
         def update(updates, state, params=None, **extra_args):
             before, _ = state
-            estimated = before.estim_lr * rate.astype(before.estim_lr.dtype)
-            applied = estimated * self._correction(before)
-            updates, after = inner.update(updates, before, params, **extra_args)
+            dtype = before.estim_lr.dtype
+            estimated = before.estim_lr * jnp.asarray(rate).astype(dtype)
+            applied = estimated * prodigy_correction(self.b1, self.b2, next_count(before.count), dtype)
+            updates, after = inner.update(updates, before, params)
             decayed = optax.add_decayed_weights(-applied * self.weight_decay, decay_mask)
             updates, _ = decayed.update(updates, decayed.init(updates), params)
-            moments = {name: jnp.asarray(x).astype(zero.dtype) for name, x in self.moments().items()}
+            moments = {name: jnp.asarray(x).astype(dtype) for name, x in self.moments().items()}
             return updates, (after, ScaleByRateState(next_count(before.count), estimated, moments))
 
-        return with_wide_state(optax.GradientTransformationExtraArgs(init, update), self.mu_dtype)
-
-    def _correction(self, state):
-        count, dtype = next_count(state.count), state.estim_lr.dtype
-        return jnp.sqrt(bias_correction(self.b2, count, dtype)) / bias_correction(self.b1, count, dtype)
+        return with_wide_state(optax.GradientTransformationExtraArgs(init, update), self.mu_dtype, type(self).__name__)
 
 
 def prodigy(
@@ -476,12 +482,12 @@ class ScheduleFreeAdamWConfig(BlockAdamConfig):
         return {"b2": self.b2, "eps": self.eps}
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
-        return optax.scale_by_rms(self.b2, self.eps, eps_in_sqrt=False, bias_correction=True)
+        return scale_by_rms(self.b2, self.eps)
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         rate = jnp.asarray(self.learning_rate * multiplier)
         base = optax.chain(self.direction(labels), self.decay(labels), scale_by_rate(rate, moments=self.moments()))
-        return with_wide_state(optax.contrib.schedule_free(base, rate, self.b1))
+        return with_wide_state(optax.contrib.schedule_free(base, rate, self.b1), name=type(self).__name__)
 
 
 def schedule_free_adamw(

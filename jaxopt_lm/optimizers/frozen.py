@@ -23,6 +23,7 @@ from jaxopt_lm.optimizers.config import (
     traceable,
 )
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
+from jaxopt_lm.optimizers.trees import set_to_zero
 
 
 @traceable
@@ -67,7 +68,7 @@ class FrozenConfig(AdalayerStarConfig):
         plain = super().make
 
         def at(multiplier):
-            parts = {"moving": plain(multiplier, labels), "untrained": optax.set_to_zero()}
+            parts = {"moving": plain(multiplier, labels), "untrained": set_to_zero()}
             return partition(parts, lambda label: "moving" if self.part(label) else "untrained", labels)
 
         return held(self.calibration_steps, at, multiplier)

@@ -23,7 +23,9 @@ from jaxopt_lm.optimizers.config import (
     traceable,
 )
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
+from jaxopt_lm.optimizers.moments import debiased_ema
 from jaxopt_lm.optimizers.sgdw import heavy_ball
+from jaxopt_lm.optimizers.trees import set_to_zero
 
 
 @traceable
@@ -69,7 +71,7 @@ class HybridConfig(OptimizerConfig):
         )
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
-        return heavy_ball(self.b1) if self.sgd == "heavy_ball" else optax.ema(self.b1)
+        return heavy_ball(self.b1) if self.sgd == "heavy_ball" else debiased_ema(self.b1)
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         require_labels(labels, "parameters are divided")
@@ -79,7 +81,7 @@ class HybridConfig(OptimizerConfig):
 
         def at(multiplier):
             adaptive, sgd = self.adaptive.make(multiplier, labels), of_sgd(multiplier, labels)
-            parts = {"adaptive": adaptive, "sgd": sgd, "untrained": optax.set_to_zero()}
+            parts = {"adaptive": adaptive, "sgd": sgd, "untrained": set_to_zero()}
             return partition(parts, self._group, labels)
 
         return held(self.calibration_steps, at, multiplier)

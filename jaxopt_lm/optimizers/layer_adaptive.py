@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxopt_lm.errors import require
@@ -116,6 +117,7 @@ class LayerAdaptiveAdamWConfig(BlockAdamConfig):
             s = _line(self.first_multiplier, self.last_multiplier, layers)
         else:
             s = depth ** (-0.5 if self.depth_rule == "inverse_sqrt" else -1.0)
+        s = jnp.asarray(s).astype(depth.dtype)
         return s / jnp.mean(s) if self.mean_one else s
 
     def moments(self) -> dict[str, Any]:
@@ -205,6 +207,10 @@ def layer_adaptive_adamw(
     return construct(LayerAdaptiveAdamWConfig, **locals())
 
 
-def _line(first, last, layers: int) -> jax.Array:
+def _line(first, last, layers: int) -> jax.Array | np.ndarray:
+    """From first to last, shape [layers]; in float64 where both are Python numbers, for a decay near 1."""
+    fraction = np.arange(layers) / max(layers - 1, 1)
+    if isinstance(first, float | int) and isinstance(last, float | int):
+        return first + (last - first) * fraction
     first, last = (jnp.asarray(x).astype(jnp.result_type(float)) for x in (first, last))
-    return first + (last - first) * jnp.arange(layers, dtype=first.dtype) / max(layers - 1, 1)
+    return first + (last - first) * fraction.astype(first.dtype)

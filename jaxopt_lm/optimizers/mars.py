@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import ROLES, Label
 from jaxopt_lm.optimizers.adamw import AdamWConfig
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
+from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
 from jaxopt_lm.optimizers.config import (
     Labels,
     MuDtype,
@@ -22,7 +22,7 @@ from jaxopt_lm.optimizers.config import (
     traceable,
 )
 from jaxopt_lm.optimizers.groups import is_matrix, partition, per_layer, require_labels
-from jaxopt_lm.optimizers.trees import map_params, widen
+from jaxopt_lm.optimizers.trees import map_params, one_minus, widen
 
 
 class ReduceVarianceState(NamedTuple):
@@ -50,10 +50,11 @@ def reduce_variance(b1: ArrayLike, gamma: ArrayLike) -> optax.GradientTransforma
 
         def corrected(g, previous):
             b, strength = (jnp.asarray(x).astype(g.dtype) for x in (b1, gamma))
-            c = g + strength * b / (1 - b) * (g - previous)
+            c = g + strength * b / one_minus(b1, g.dtype) * (g - previous)
             return c / jnp.maximum(jnp.linalg.norm(c), 1.0)
 
-        return map_params(corrected, updates, state.previous), ReduceVarianceState(updates)
+        previous = map_params(jnp.copy, updates)  # the caller may donate the gradients, and the state
+        return map_params(corrected, updates, state.previous), ReduceVarianceState(previous)
 
     return optax.GradientTransformation(init, update)
 
@@ -90,7 +91,7 @@ class MarsConfig(BlockAdamConfig):
         check_decays(self, "vector_b1", "vector_b2")
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
-        adam = optax.scale_by_adam(self.b1, self.b2, self.eps)
+        adam = scale_by_block_adam(self.b1, self.b2, self.eps)
         return per_layer(optax.chain(reduce_variance(self.b1, self.gamma), adam), labels)
 
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:

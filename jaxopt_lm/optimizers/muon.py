@@ -24,7 +24,7 @@ from jaxopt_lm.optimizers.config import (
     traceable,
 )
 from jaxopt_lm.optimizers.groups import as_matrix, is_matrix, matrix_axes, partition, require_labels
-from jaxopt_lm.optimizers.trees import map_params
+from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count
 
 MATRIX_ROLES = ("attention", "mlp")
 
@@ -70,16 +70,28 @@ class MuonConfig(OptimizerConfig):
         def dimensions(updates):
             return map_params(lambda _, label: optax.contrib.MuonDimensionNumbers(*matrix_axes(label)), updates, labels)
 
+        # Of decay 0 it orthogonalises what it is given, here momentum whose decay keeps its digits.
+        newton_schulz = optax.contrib.scale_by_muon(
+            beta=0.0, eps=self.eps, ns_steps=self.num_iterations, nesterov=False, weight_dimension_numbers=dimensions
+        )
+
+        def update(updates, state, params=None):
+            mu = map_params(lambda g, m: ema(m, g, self.b1), updates, state.mu)
+            ahead = map_params(lambda g, m: self._ahead(g, m, next_count(state.count)), updates, mu)
+            directions, after = newton_schulz.update(ahead, state, params)
+            return directions, after._replace(mu=mu)
+
         return optax.chain(
-            optax.contrib.scale_by_muon(
-                beta=self.b1,
-                eps=self.eps,
-                ns_steps=self.num_iterations,
-                nesterov=self.nesterov,
-                weight_dimension_numbers=dimensions,
-            ),
+            optax.GradientTransformation(newton_schulz.init, update),
             optax.stateless(lambda updates, _: map_params(self._by_shape, updates, labels)),
         )
+
+    def _ahead(self, g, m, count):
+        """The momentum, bias-corrected, for Nesterov one step ahead."""
+        if not self.nesterov:
+            return m / bias_correction(self.b1, count, m.dtype)
+        g, m = g / bias_correction(self.b1, count, g.dtype), m / bias_correction(self.b1, count + 1, m.dtype)
+        return ema(m, g, self.b1)
 
     def _by_shape(self, u, label):
         rows, columns = as_matrix(u, label).shape[-2:]

@@ -19,7 +19,7 @@ from jaxopt_lm.optimizers.config import (
     construct,
     traceable,
 )
-from jaxopt_lm.optimizers.trees import next_count
+from jaxopt_lm.optimizers.trees import decay_and_add, next_count, one_minus
 
 
 class HeavyBallState(NamedTuple):
@@ -48,13 +48,14 @@ def heavy_ball(
     def update(updates, state, params=None):
         del params
 
+        updates = jax.tree.map(lambda g, m: g.astype(m.dtype), updates, state.mu)
+
         def add(g, m):
-            weight = jnp.where(state.count == 0, 1.0, 1.0 - jnp.asarray(dampening)).astype(g.dtype)
-            return jnp.asarray(momentum).astype(g.dtype) * m + weight * g
+            return decay_and_add(m, jnp.where(state.count == 0, 1, one_minus(dampening, m.dtype)) * g, momentum)
 
         mu = jax.tree.map(add, updates, state.mu)
         if nesterov:
-            updates = jax.tree.map(lambda g, m: g + jnp.asarray(momentum).astype(g.dtype) * m, updates, mu)
+            updates = jax.tree.map(lambda g, m: decay_and_add(m, g, momentum), updates, mu)
         return updates if nesterov else mu, HeavyBallState(next_count(state.count), mu)
 
     return optax.GradientTransformation(init, update)

@@ -10,7 +10,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
+from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
 from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, check, construct, traceable
 from jaxopt_lm.optimizers.groups import as_matrix, is_matrix, partition, require_labels
 from jaxopt_lm.optimizers.muon import MATRIX_ROLES
@@ -139,10 +139,17 @@ def _rotate_back(x: jax.Array, s: SoapMatrix) -> jax.Array:
     return x @ _t(s.right_basis) if s.right.size else x
 
 
+def _finite(a: jax.Array) -> jax.Array:
+    """a, or where products in it have overflowed the identity, whose power iteration leaves a basis as it is."""
+    identity = jnp.broadcast_to(jnp.eye(a.shape[-1], dtype=a.dtype), a.shape)
+    return jnp.where(jnp.isfinite(a).all((-2, -1), keepdims=True), a, identity)
+
+
 def _eigenbasis(a: jax.Array) -> jax.Array:
     """Eigenvectors as columns, the largest eigenvalue's first."""
     if not a.size:
         return a
+    a = _finite(a)
     _, vectors = jnp.linalg.eigh(a + jnp.broadcast_to(1e-30 * jnp.eye(a.shape[-1], dtype=a.dtype), a.shape))
     return vectors[..., ::-1]
 
@@ -159,6 +166,7 @@ def _turned(s: SoapMatrix) -> SoapMatrix:
 
 
 def _power_iteration(a: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
+    a = _finite(a)
     values = jnp.sum(basis * (a @ basis), -2)
     order = jnp.argsort(-values, axis=-1)
     return jnp.linalg.qr(a @ jnp.take_along_axis(basis, order[..., None, :], -1))[0], order
@@ -198,7 +206,7 @@ class SoapConfig(BlockAdamConfig):
         require_labels(labels, "matrices are chosen")
         parts = {
             "matrix": scale_by_soap(self.b1, self.b2, self.eps, labels, interval=self.interval, max_dim=self.max_dim),
-            "rest": optax.scale_by_adam(self.b1, self.b2, self.eps),
+            "rest": scale_by_block_adam(self.b1, self.b2, self.eps),
         }
         return partition(parts, self._group, labels)
 

@@ -14,6 +14,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from jaxopt_lm.errors import require
+
 
 def is_masked(node: Any) -> bool:
     """Whether a node stands for a parameter that belongs to another transform."""
@@ -37,9 +39,21 @@ def wide_dtype(dtype: Any) -> np.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def widen(tree: Any) -> Any:
-    """The tree with every leaf in its `wide_dtype`."""
-    return jax.tree.map(lambda x: x.astype(wide_dtype(x.dtype)), tree)
+def widen(tree: Any, name: str = "this transformation") -> Any:
+    """The tree with every leaf in its `wide_dtype`.
+
+    Raises:
+      InputError: a leaf is complex, of which means of squares are no second moments; the message begins with `name`.
+    """
+
+    def wide(x):
+        require(
+            not jnp.issubdtype(x.dtype, jnp.complexfloating),
+            f"{name}: takes real arrays, has {x.dtype}; wrap it in optax.contrib.split_real_and_imaginary",
+        )
+        return x.astype(wide_dtype(x.dtype))
+
+    return jax.tree.map(wide, tree)
 
 
 # What states call the average or sum of gradients that gives a direction: ours and optax's. AdEMAMix's slow m2, whose
@@ -60,16 +74,18 @@ def _narrow_momenta(state: Any, params: Any, dtype: str | None) -> Any:
 
 
 def with_wide_state(
-    inner: optax.GradientTransformation, mu_dtype: str | None = None
+    inner: optax.GradientTransformation, mu_dtype: str | None = None, name: str = "this optimizer"
 ) -> optax.GradientTransformationExtraArgs:
-    """`inner` computed in float32 or wider, whatever the parameters' dtype; updates return in theirs.
+    """`inner` computed in float32 or wider; updates return in the parameters' dtype, whatever that of the gradients.
 
-    The state is kept so too, but for momenta where `mu_dtype` is given: those are rounded to it after every update.
+    Where `update` is given no parameters, updates return in the gradients' dtype: nothing else tells the parameters'.
+    The state is float32 or wider too, but for momenta where `mu_dtype` is given: those are rounded to it after every
+    update. `name` is what a refusal of complex parameters begins with.
     """
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        wide = widen(params)
+        wide = widen(params, name)
         return _narrow_momenta(inner.init(wide), wide, mu_dtype)
 
     def update(updates, state, params=None, **extra_args):
@@ -77,9 +93,15 @@ def with_wide_state(
         computed_in = jax.eval_shape(inner.init, gradients) if mu_dtype else state
         before = jax.tree.map(lambda x, like: x.astype(like.dtype), state, computed_in)
         new = inner.update(gradients, before, wide, **extra_args)
-        return jax.tree.map(lambda x, like: jnp.asarray(x).astype(like.dtype), new, (updates, state))
+        like = updates if params is None else params
+        return jax.tree.map(lambda x, like: jnp.asarray(x).astype(like.dtype), new, (like, state))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def set_to_zero() -> optax.GradientTransformationExtraArgs:
+    """`optax.set_to_zero` with zeros of the parameters' dtype."""
+    return with_wide_state(optax.set_to_zero())
 
 
 def next_count(count: jax.Array) -> jax.Array:
@@ -87,15 +109,52 @@ def next_count(count: jax.Array) -> jax.Array:
     return jnp.asarray(optax.safe_increment(count))
 
 
+def _is_exact(number: ArrayLike) -> bool:
+    """Whether a number is Python's or NumPy's, not one that JAX holds, rounded, or traces."""
+    return isinstance(number, int | float | np.ndarray | np.generic)
+
+
+def one_minus(decay: ArrayLike, dtype: Any) -> jax.Array:
+    """1 - decay, of a Python number the difference rounded, not a difference of the rounded.
+
+    The float32 nearest to .99999 is 1 - 1.0014e-5. A traced number is that one already, and 1.0014e-5 what it means.
+    """
+    if _is_exact(decay):
+        return jnp.asarray(1 - np.asarray(decay, np.float64), dtype)
+    return 1 - jnp.asarray(decay).astype(dtype)
+
+
+def decay_and_add(old: jax.Array, added: jax.Array, decay: ArrayLike) -> jax.Array:
+    """decay * old + added; a decay that is a Python number is the sum of two of the dtype of `old`, so it is exact.
+
+    The first is rounded down, that the second is positive: an infinite `old` stays infinite.
+    """
+    if not _is_exact(decay):
+        return jnp.asarray(decay).astype(old.dtype) * old + added
+    exact = np.asarray(decay, np.float64)
+    kept = exact.astype(old.dtype)
+    kept = np.where(kept > exact, np.nextafter(kept, kept.dtype.type(-np.inf)), kept)
+    rest = (exact - kept).astype(old.dtype)
+    return jnp.asarray(kept) * old + (jnp.asarray(rest) * old + added if rest.any() else added)
+
+
 def ema(old: jax.Array, new: jax.Array, decay: ArrayLike) -> jax.Array:
-    """decay * old + (1 - decay) * new, the decay rounded to the dtype of `old` once, so that its two uses agree."""
-    decay = jnp.asarray(decay).astype(old.dtype)
-    return decay * old + (1 - decay) * new
+    """decay * old + (1 - decay) * new, in the dtype of `old`.
+
+    A Python number loses no digits, however near to 1. A traced one has been rounded to its dtype; both weights are
+    made of what it is then, so that they agree with each other and with `bias_correction`.
+    """
+    return decay_and_add(old, one_minus(decay, old.dtype) * new, decay)
 
 
 def bias_correction(decay: ArrayLike, count: jax.Array, dtype: Any) -> jax.Array:
-    """1 - decay^count, through expm1: for a decay near 1 the difference loses no digits."""
-    return -jnp.expm1(count.astype(dtype) * jnp.log(jnp.asarray(decay).astype(dtype)))
+    """1 - decay^count, through expm1: for a decay near 1 the difference loses no digits; nor does a Python number."""
+    if _is_exact(decay):
+        with np.errstate(divide="ignore"):
+            log = jnp.asarray(np.log(np.asarray(decay, np.float64)), dtype)
+    else:
+        log = jnp.log(jnp.asarray(decay).astype(dtype))
+    return -jnp.expm1(count.astype(dtype) * log)
 
 
 _ROWS = 32

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
+from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
 from jaxopt_lm.optimizers.config import (
     Labels,
     MuDtype,
@@ -21,7 +21,7 @@ from jaxopt_lm.optimizers.config import (
 )
 from jaxopt_lm.optimizers.groups import per_layer
 from jaxopt_lm.optimizers.sgdw import heavy_ball
-from jaxopt_lm.optimizers.trees import map_params
+from jaxopt_lm.optimizers.trees import map_params, widen
 
 
 def scale_by_lars_ratio(
@@ -38,6 +38,7 @@ def scale_by_lars_ratio(
     def update(updates, state, params=None):
         if params is None:
             raise ValueError("scale_by_lars_ratio: give update(updates, state, params)")
+        updates, params = widen(updates), widen(params)
         mask = map_params(lambda _: True, updates) if decay_mask is None else decay_mask
 
         def scaled(g, p, decays):
@@ -149,7 +150,7 @@ class LambConfig(BlockAdamConfig):
     def direction(self, labels: Any) -> optax.GradientTransformation:
         ratio = optax.scale_by_trust_ratio()
         return optax.chain(
-            optax.scale_by_adam(self.b1, self.b2, self.eps),
+            scale_by_block_adam(self.b1, self.b2, self.eps),
             optax.add_decayed_weights(self.weight_decay, self.decay_mask(labels)),
             ratio if labels is None else per_layer(ratio, labels),
         )
