@@ -4,7 +4,8 @@
     python -m jaxopt_lm.prepare --task=text --files='books/*.txt' --vocab_size=8192 --tokens_dir=tokens/books
 
 The same command again goes on where it was stopped, in any number of processes at once; where all is done it checks
-every file against its checksum. Training calls this by itself when the tokens of its config are missing.
+every file against its checksum, those of the text too. Training calls this by itself when the tokens of its config are
+missing.
 """
 
 import os
@@ -81,7 +82,7 @@ def main() -> None:
     what = "checking the tokens" if prepared else "preparing text and vocabulary, then tokens"
     say(console, f"{config.tokens_dir}: {what} of task {config.task}")
     with _Display(console) as display:
-        manifest = prepare(config, display.show)
+        manifest = prepare(config, display.show, lambda line: say(console, line))
     counts = ", ".join(f"{split.num_tokens:,} {name} tokens" for name, split in manifest.splits.items())
     say(console, f"{'checked' if prepared else 'prepared'} {counts} in {time.monotonic() - start:.0f} s")
 

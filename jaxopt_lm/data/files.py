@@ -4,23 +4,22 @@ A corpus is cut into *pieces*, the units in which it is prepared: runs of small 
 the ends of lines, single parquet files. Reading one holds a document or, of a parquet file, a row group in memory.
 """
 
+import bz2
 import codecs
 import contextlib
+import gzip
 import io
 import json
 import lzma
-import posixpath
-import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from jaxopt_lm.data.find import find, reading, split_kind
 from jaxopt_lm.errors import InputError, require
 
 PIECE_BYTES = 2**28
 PARAGRAPH_BYTES = 2**16
 SUFFIXES = (".txt", ".jsonl", ".parquet")
-_COMPRESSIONS = (".gz", ".bz2", ".xz")
-_CHANGED = ("size", "mtime", "ETag", "etag", "LastModified", "last_modified", "last_commit", "md5Hash")
 
 
 class Range(NamedTuple):
@@ -39,39 +38,28 @@ class Piece(NamedTuple):
 
 
 class Corpus:
-    """The files that a pattern names, in the order of their names.
+    """The text of the files at an address, in the order of their names.
 
     Args:
       address: a file, a folder (all files below it with a known suffix) or a pattern, local or for fsspec.
       suffixes: the kinds of file taken.
       max_files: at most so many.
 
+    Attributes:
+      files: where the text is.
+
     Raises:
       InputError: there are none, or one is of another kind.
     """
 
     def __init__(self, address: str, suffixes: tuple[str, ...] = SUFFIXES, max_files: int | None = None):
-        import fsspec
-
-        self._address, self._suffixes = address, suffixes
+        self._address = address
         try:
-            self._fs, path = fsspec.core.url_to_fs(address)
-            self.paths = self._find(path)[:max_files]
+            self.files = find(address, suffixes, max_files)
+        except InputError:
+            raise
         except (ValueError, ImportError, OSError) as error:
             raise InputError(f"data.files={address}: cannot be read: {error}; give another place") from None
-        require(bool(self.paths), f"data.files={address}: no file there ends in {', '.join(suffixes)}")
-        for path in self.paths:
-            require(self._kind(path) in suffixes, f"data.files: {path}: must end in {', '.join(suffixes)}")
-
-    def _find(self, path: str) -> list[str]:
-        if self._fs.isdir(path):
-            return sorted(found for found in self._fs.find(path) if self._kind(found) in self._suffixes)
-        return sorted(found for found in self._fs.glob(path) if not self._fs.isdir(found))
-
-    @staticmethod
-    def _kind(path: str) -> str:
-        stem, suffix = posixpath.splitext(path)
-        return posixpath.splitext(stem)[1] if suffix in _COMPRESSIONS else suffix
 
     def pieces(self) -> list[Piece]:
         """The corpus in pieces of about `PIECE_BYTES`; parquet and compressed files stay whole.
@@ -80,9 +68,9 @@ class Corpus:
           InputError: every file is empty.
         """
         pieces: list[Piece] = []
-        for path in self.paths:
-            with _reading(path), self._fs.open(path, "rb") as file:
-                size = _parquet(file, path)[1] if path.endswith(".parquet") else file.seek(0, io.SEEK_END)
+        for path in self.files.paths.values():
+            with self._open(path, packed=True) as file:
+                size = _parquet(file, path)[1] if split_kind(path) == (".parquet", "") else file.seek(0, io.SEEK_END)
             for part in self._parts(path, size):
                 if pieces and pieces[-1].size + part.size <= PIECE_BYTES:
                     part = Piece(pieces[-1].ranges + part.ranges, pieces.pop().size + part.size)
@@ -92,7 +80,7 @@ class Corpus:
 
     @staticmethod
     def _parts(path: str, size: int) -> list[Piece]:
-        if size <= PIECE_BYTES or not path.endswith((".txt", ".jsonl")):
+        if size <= PIECE_BYTES or split_kind(path) not in ((".txt", ""), (".jsonl", "")):
             return [Piece((Range(path, 0, None),), size)]
         starts = range(0, size, PIECE_BYTES)
         return [
@@ -108,27 +96,27 @@ class Corpus:
         """
         readers = {".txt": _paragraphs, ".jsonl": _json_lines, ".parquet": _parquet_rows}
         for part in piece.ranges:
-            compression = None if part.path.endswith(SUFFIXES) else "infer"
-            with _reading(part.path), self._fs.open(part.path, "rb", compression=compression) as file:
-                yield from filter(str.strip, readers[self._kind(part.path)](file, part))
+            with self._open(part.path) as file:
+                yield from filter(str.strip, readers[split_kind(part.path)[0]](file, part))
 
-    def fingerprint(self) -> list[list[Any]]:
-        """The name and size of every file, and when it was changed, in whatever form the file system says it."""
-        found = []
-        for path in self.paths:
-            with _reading(path):
-                info = self._fs.info(path)
-            found.append([path, *(str(info[name]) for name in _CHANGED if info.get(name) is not None)])
-        return found
+    @contextlib.contextmanager
+    def _open(self, path: str, packed: bool = False) -> Iterator[Any]:
+        """A file, unless `packed` without its compression; what a damaged or missing one raises is an `InputError`."""
+        kind, compression = split_kind(path)
+        with reading(path), contextlib.ExitStack() as stack:
+            file = stack.enter_context(self.files.fs.open(path, "rb"))
+            if compression and not packed:
+                file = stack.enter_context(_unpacked(file, compression))
+                file = io.BytesIO(file.read()) if kind == ".parquet" else file  # read from its end
+            yield file
 
 
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Within it, what a damaged or missing file raises is an `InputError` about `path`."""
-    try:
-        yield
-    except (UnicodeError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{path}: cannot be read: {error}; mend or remove the file") from None
+def _unpacked(file: Any, compression: str) -> Any:
+    if compression == ".zst":
+        import pyarrow
+
+        return pyarrow.CompressedInputStream(file, "zstd")
+    return {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[compression](file)
 
 
 def _lines(raw: Any, part: Range, most: int = -1) -> Iterator[tuple[int, bytes]]:
@@ -146,22 +134,42 @@ def _lines(raw: Any, part: Range, most: int = -1) -> Iterator[tuple[int, bytes]]
 
 def _first_line(file: io.BufferedReader, start: int) -> int:
     """Goes to the first line that begins at byte `start` or after it, and says where that is."""
-    if start:
-        file.seek(start - 1)
-        while (rest := file.readline(2**20)) and not rest.endswith(b"\n"):
-            pass
+    if not start:
+        return 0
+    file.seek(start - 1)
+    while (rest := file.readline(2**20)) and not rest.endswith(b"\n"):
+        pass
     return file.tell()
+
+
+def _lines_before(file: Any, start: int) -> int:
+    """How many lines begin before byte `start`."""
+    if not start:
+        return 0
+    file.seek(0)
+    blocks = (file.read(min(2**20, start - 1 - place)) for place in range(0, start - 1, 2**20))
+    return 1 + sum(block.count(b"\n") for block in blocks)
 
 
 def _paragraphs(file: Any, part: Range) -> Iterator[str]:
     """Runs of lines without a blank one, cut where they grow beyond `PARAGRAPH_BYTES`."""
     decoder, held, size, begins = codecs.getincrementaldecoder("utf-8")(), "", 0, True
-    for _, line in _lines(file, part, PARAGRAPH_BYTES):
-        if (begins and not line.strip()) or size + len(line) > PARAGRAPH_BYTES:
-            yield held
-            held, size = "", 0
-        held, size, begins = held + decoder.decode(line), size + len(line), line.endswith(b"\n")
-    decoder.decode(b"", final=True)
+    number, end = 0, part.start
+    try:
+        for position, line in _lines(file, part, PARAGRAPH_BYTES):
+            if (begins and not line.strip()) or size + len(line) > PARAGRAPH_BYTES:
+                yield held
+                held, size = "", 0
+            number, end = number + begins, position + len(line)
+            size, begins = size + len(line), line.endswith(b"\n")
+            held += decoder.decode(line)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        at, number = end - len(error.object) + error.start, number + _lines_before(file, part.start)
+        raise InputError(
+            f"{part.path}: byte {at}, in line {number}, is not UTF-8 ({error.reason}); save the file as UTF-8, or "
+            "remove it"
+        ) from None
     yield held
 
 
@@ -191,10 +199,16 @@ def _parquet(file: Any, path: str) -> tuple[Any, int]:
     columns = table.schema_arrow.names
     require("text" in columns, f"{path}: has no column text, only {', '.join(columns)}; give other files")
     kind = table.schema_arrow.field("text").type
-    is_string = pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
-    require(is_string, f"{path}: the column text is of type {kind}, must be string; give other files")
+    require(_holds_strings(kind), f"{path}: the column text is of type {kind}, must be string; give other files")
     column, groups = columns.index("text"), range(table.num_row_groups)
     return table, sum(table.metadata.row_group(i).column(column).total_uncompressed_size for i in groups)
+
+
+def _holds_strings(kind: Any) -> bool:
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
 def _parquet_rows(file: Any, part: Range) -> Iterator[str]:

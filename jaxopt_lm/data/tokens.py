@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from jaxopt_lm.data.find import TextFile
 from jaxopt_lm.errors import InputError, require, writing
 
 MANIFEST = "manifest.json"
@@ -98,16 +99,20 @@ class Manifest:
       vocabulary_sha256: of the bytes of `sentencepiece.model`.
       dtype: uint16 or uint32.
       splits: by name, `train` and `validation`.
+      text: the files that the tokens were made of; None in manifests of before 2026-11-26.
     """
 
     source: dict[str, Any]
     vocabulary_sha256: str
     dtype: str
     splits: dict[str, Split]
+    text: tuple[TextFile, ...] | None = None
 
     def __post_init__(self):
         _check(isinstance(self.source["task"], str) and isinstance(self.vocab_size, int) and self.vocab_size > 0, self)
         _check(self.dtype == token_dtype(self.vocab_size).name, self)
+        kinds = {tuple(map(type, file)) for file in self.text or ()}
+        _check(kinds <= {(str, int, str)}, self.text)
 
     @property
     def vocab_size(self) -> int:
@@ -154,7 +159,8 @@ class Manifest:
                 name: Split(**split | {"shards": tuple(Shard(**shard) for shard in split["shards"])})
                 for name, split in fields.pop("splits").items()
             }
-            return cls(splits=splits, **fields)
+            text = fields.pop("text", None)
+            return cls(splits=splits, text=text and tuple(TextFile(*file) for file in text), **fields)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise

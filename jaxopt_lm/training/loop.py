@@ -18,8 +18,9 @@ from rich.console import Console
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.data.batches import TrainBatches
 from jaxopt_lm.data.config import TokensConfig
+from jaxopt_lm.data.identity import check_text
 from jaxopt_lm.data.prepare import is_prepared
-from jaxopt_lm.data.tokens import TokenStore
+from jaxopt_lm.data.tokens import Manifest, TokenStore
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.model import Params
 from jaxopt_lm.model.summary import flops_per_token, num_params
@@ -31,20 +32,28 @@ from jaxopt_lm.training.evaluation import Evaluator
 from jaxopt_lm.training.loss import Batch
 from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, NoWriter
 from jaxopt_lm.training.processes import StopSignals, StopTogether
-from jaxopt_lm.training.run import RunFolder, Series, read_history, read_metrics
+from jaxopt_lm.training.run import RunFolder, Series, read_history, read_metrics, saved_steps
 from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState
 
 
-def ensure_tokens(config: TokensConfig, stop: StopSignals) -> bool:
+def ensure_tokens(config: TokensConfig, stop: StopSignals, begun: bool = False) -> bool:
     """Prepares the tokens in a child process unless `config.tokens_dir` holds them; TensorFlow stays out of this one.
+
+    Args:
+      config: of the tokens.
+      stop: whether a signal has come.
+      begun: whether a run has begun with them, whose checkpoints tell them apart: their text may change under it.
 
     Returns:
       Whether they are there; False where a signal came first, and ended the child too.
 
     Raises:
-      InputError: the folder holds other tokens, or they cannot be made.
+      InputError: the folder holds other tokens, or of a text that has changed, or they cannot be made.
     """
     if is_prepared(config):
+        manifest = Manifest.read(Path(config.tokens_dir))
+        if not begun or manifest.source.get("files") != config.files:
+            check_text(config, manifest, sums=False)
         return True
     default = TokensConfig()
     fields = config.identity() | {"tokens_dir": config.tokens_dir}
@@ -133,8 +142,9 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
         with processes.together():
             processes.check_agreement(config)
             folder = stack.enter_context(RunFolder(config)) if primary else None
+            begun = bool(saved_steps(Path(config.workdir, "checkpoints")))
             with stop.listening("ending the preparation of the tokens"):
-                prepared = ensure_tokens(config.data, stop)
+                prepared = ensure_tokens(config.data, stop, begun)
             trainer = _Trainer(config, folder, console, stop) if prepared else None
         if trainer is None:
             return Result("interrupted", 0, {}, stop.received)

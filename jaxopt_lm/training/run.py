@@ -22,7 +22,7 @@ from jaxopt_lm.errors import InputError, require
 
 MAY_DIFFER_ON_RESUME = (
     *("workdir", "mesh.", "distributed.", "logging.", "checkpoint."),
-    *("data.tokens_dir", "data.verify", "model.remat", "num_microbatches"),
+    *("data.tokens_dir", "data.files", "data.vocabulary", "data.verify", "model.remat", "num_microbatches"),
 )
 
 

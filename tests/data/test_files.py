@@ -107,8 +107,8 @@ def damaged_parquet(path):
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("a.txt", b"fine\n\n\xff\xfe broken\n", "a.txt: cannot be read: 'utf-8' codec"),
-        ("a.txt", b"cut \xe2\x82", "a.txt: cannot be read: 'utf-8' codec"),
+        ("a.txt", b"fine\n\n\xff\xfe broken\n", "a.txt: byte 6, in line 3, is not UTF-8 (invalid start byte)"),
+        ("a.txt", b"cut \xe2\x82", "a.txt: byte 4, in line 1, is not UTF-8 (unexpected end of data); save the file as"),
         ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', "a.jsonl: the line at byte 14 is not a JSON object with a string"),
         ("a.jsonl", b'{"tex": "x"}\n', "the line at byte 0 is not"),
         ("a.jsonl", b"[" * 100_000 + b"\n", "the line at byte 0 is not"),

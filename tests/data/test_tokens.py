@@ -75,7 +75,7 @@ def test_the_digest_tells_tokens_apart(tmp_path):
 
 
 def test_the_digest_holds_what_decides_the_tokens_and_nothing_measured(tmp_path):
-    """Entropy differs in its last bits from processor to processor. Runs begun before 2026-11-26 hold the older form."""
+    """Entropy's last bits differ from processor to processor. Runs begun before 2026-11-26 hold the older form."""
     shards = (Shard("train-00000.bin", 3, "ab" * 32),)
     splits = {"train": Split(shards, 1, 12, 0.5)}
     manifest = Manifest(DataConfig(vocab_size=64).identity(), "cd" * 32, "uint16", splits)
