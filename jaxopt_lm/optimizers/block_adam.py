@@ -239,7 +239,10 @@ def adalayer(
 
 
 def adalayer_star_blocks(labels: Any, *, first_layer: bool = False) -> Any:
-    """One block a vocabulary entry of the head (of a tied embedding, which is the head too), one a tensor elsewhere."""
+    """One block a vocabulary entry of the head (of a tied embedding, which is the head too), one a tensor elsewhere.
+
+    An embedding is tied where no label of the whole model is a head's.
+    """
     tied = "head" not in {label.role for label in jax.tree.leaves(labels)}
     apart = {"head": ("vocab",)} | ({"embedding": ("vocab",)} if tied or first_layer else {})
     return axes_kept(labels, apart)

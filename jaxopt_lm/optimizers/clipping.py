@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.groups import by_layer, num_layers
+from jaxopt_lm.optimizers.groups import by_layer, layer_positions, num_layers
 from jaxopt_lm.optimizers.trees import map_params
 
 
@@ -32,6 +32,7 @@ def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
 def layer_square_sums(tree: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
     """Sums of squares of a tree's entries: per layer, shape [layers], and of all that lies outside the layers."""
     layers, outside = jnp.zeros(num_layers(tree, labels)), jnp.zeros(())
+    positions = layer_positions(labels)
 
     def add(x, label):
         nonlocal layers, outside
@@ -40,7 +41,7 @@ def layer_square_sums(tree: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
         elif label.layer is None:
             outside += jnp.sum(jnp.square(x)).astype(outside.dtype)
         else:
-            layers = layers.at[label.layer].add(jnp.sum(jnp.square(x)).astype(layers.dtype))
+            layers = layers.at[positions[label.layer]].add(jnp.sum(jnp.square(x)).astype(layers.dtype))
 
     map_params(add, tree, labels)
     return layers, outside
@@ -49,9 +50,11 @@ def layer_square_sums(tree: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
 def clip_by_layer_norm(max_norm: ArrayLike, labels: Any) -> optax.GradientTransformation:
     """`clip_by_global_norm` for each layer by its own norm; what lies outside the layers is one group.
 
+    Norms are of the gradients that it is given: in `optax.masked` or `optax.partition` those of its part of a layer.
+
     Args:
       max_norm: the bound, positive; a number or a traced scalar.
-      labels: the parameters' tree of `Label`s.
+      labels: the parameters' tree of `Label`s, of the whole model.
     """
 
     def update(updates, state, params=None):

@@ -167,7 +167,8 @@ class OptimizerConfig(abc.ABC):
         Args:
           multiplier: the schedule's value, a scalar, possibly traced; every peak learning rate is multiplied by it.
           labels: the parameters' tree with a `Label` in place of each array; None where every parameter is treated
-            alike.
+            alike. Inside `optax.masked` or `optax.partition` too it is that of the whole model, for layers are counted
+            and roles looked for in it.
 
         Returns:
           A transformation whose state's structure depends on no number, so it can be made anew at every step. The state

@@ -342,7 +342,7 @@ def novograd(
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProdigyConfig(BlockAdamConfig):
-    """Prodigy: Adam that estimates its own rate, one for the whole tree.
+    """Prodigy: Adam that estimates its own rate, one for all parameters that it is given.
 
     Formula: d grows with <g, p_0 - p> over the sum of abs(sum of g); u = d * Adam; the rate multiplies d, 1 by default
     Eps: d * eps, added to the root

@@ -139,24 +139,45 @@ def as_matrix(x: jax.Array, label: Label) -> jax.Array:
     return x.reshape(*x.shape[: groups[0][0]], *(math.prod(x.shape[axis] for axis in group) for group in groups))
 
 
+def layer_positions(labels: Any) -> dict[int, int]:
+    """The position from 0 of every numbered layer: layers numbered 1 to 3 are three, the first of them layer 1.
+
+    Raises:
+      InputError: a number between the first and the last is missing.
+    """
+    numbers = sorted({label.layer for label in jax.tree.leaves(labels) if label.layer is not None})
+    require(
+        not numbers or numbers[-1] - numbers[0] + 1 == len(numbers),
+        f"labels: layers are numbered {numbers}, which must be without gaps, for they are counted; give the labels of "
+        "the whole model, to a part in optax.masked or optax.partition too",
+    )
+    return {number: position for position, number in enumerate(numbers)}
+
+
 def num_layers(tree: Any, labels: Any) -> int:
-    """Layers of a model: the size of the stacked axis, or the highest index of unstacked ones + 1; 0 without layers."""
+    """Layers of a model: how many its labels number, or the size of the stacked axis; 0 without layers.
 
-    def count(x, label):
-        if label.axes[:1] == ("layers",):
-            return x.shape[0]
-        return 0 if label.layer is None else label.layer + 1
-
-    return max(jax.tree.leaves(map_params(count, tree, labels)), default=0)
+    Args:
+      tree: of the parameters' shapes; those of other transforms may be masked.
+      labels: of the whole model.
+    """
+    sizes = map_params(lambda x, label: x.shape[0] if label.axes[:1] == ("layers",) else 0, tree, labels)
+    numbered, stacked = len(layer_positions(labels)), max(jax.tree.leaves(sizes), default=0)
+    require(
+        0 in (numbered, stacked) or numbered == stacked,
+        f"labels: {numbered} layers are numbered and {stacked} stacked; they must be equally many",
+    )
+    return max(numbered, stacked)
 
 
 def by_layer(per_layer: jax.Array, outside: Any, tree: Any, labels: Any) -> Any:
     """A value for every parameter: its layer's in `per_layer`, broadcastable to it, or `outside`."""
+    positions = layer_positions(labels)
 
     def value(x, label):
         if label.axes[:1] == ("layers",):
             return per_layer.reshape(-1, *(1,) * (x.ndim - 1))
-        return outside if label.layer is None else per_layer[label.layer]
+        return outside if label.layer is None else per_layer[positions[label.layer]]
 
     return map_params(value, tree, labels)
 

@@ -42,7 +42,7 @@ class LayerAdaptiveAdamWConfig(BlockAdamConfig):
     Decay: p <- p (1 - lr * s_l * weight_decay) - lr * s_l * u
     Dampening: m is an average, weight 1 - b1_l
     State: 8 bytes a parameter
-    Differs: neither optax nor PyTorch has it; embedding, head and final norm have s = 1 and b1
+    Differs: neither optax nor PyTorch has it; embedding, head and final norm have s = 1 and b1; N is that of the labels
     Paper: "Re-examining Layer-Adaptive Modifications to AdamW", "Revisiting Layer-Adaptive Optimization", Aardvark 2025
     """
 
@@ -75,7 +75,8 @@ class LayerAdaptiveAdamWConfig(BlockAdamConfig):
     b1_last: float | None = None
     """b1 of the last layer."""
     max_layer_norm: float | None = None
-    """Clip each layer's gradients at this norm, all outside the layers as one group; None: no clipping here."""
+    """Clip each layer's gradients, of those that this optimizer is given, at this norm, all outside the layers as one
+    group; None: no clipping here."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers.adafactor import ScaleByAdafactorState, factored
 from jaxopt_lm.optimizers.clipping import layer_square_sums
+from jaxopt_lm.optimizers.groups import layer_positions
 from jaxopt_lm.optimizers.rates import ScaleByRateState
 from jaxopt_lm.optimizers.soap import ScaleBySoapState
 from jaxopt_lm.optimizers.trees import MOMENTA, bias_correction, is_masked, map_params, structure, widen
@@ -300,12 +301,15 @@ def _by_frequency(second_moments, leaves, token_counts):
 
 
 def grad_norms(grads: Any, labels: Any) -> dict[str, jax.Array]:
-    """Norms of gradients per role, and per layer and role: `ROLE` and `ROLE/layer_00`."""
-    result = {}
+    """Norms of gradients per role, and per layer and role: `ROLE` and `ROLE/layer_00`, by the layers' own numbers."""
+    result, positions = {}, layer_positions(labels)
     for role in sorted({label.role for label in jax.tree.leaves(labels)}):
         mine = jax.tree.map(lambda g, label, role=role: g if label.role == role else optax.MaskedNode(), grads, labels)
         layers, outside = layer_square_sums(mine, labels)
         result[role] = jnp.sqrt(jnp.sum(layers) + outside)
-        for layer in range(layers.size):
-            result[f"{role}/layer_{layer:02d}"] = jnp.sqrt(layers[layer])
+        own = [label for label in jax.tree.leaves(labels) if label.role == role]
+        stacked = any(label.axes[:1] == ("layers",) for label in own)
+        for position, number in enumerate(positions or range(layers.size)):
+            if stacked or number in {label.layer for label in own}:
+                result[f"{role}/layer_{number:02d}"] = jnp.sqrt(layers[position])
     return result

@@ -24,6 +24,7 @@ def with_decays_near_one(name):
     fields |= {"interval": 100} if name == "soap" else {}
     fields |= {"b1_first": 0.9, "b1_last": NEAR_ONE} if name == "layer_adaptive_adamw" else {}
     fields |= {"dampening": NEAR_ONE} if name == "sgdw" else {}
+    fields |= {"weight_decay": 0.1} if name == "lamb" else {}  # without it, the trust ratio hides a factor
     fields |= {"learning_rate": 1.0} if name == "schedule_free_adamw" else {}  # it gives differences of parameters
     return cls(**(FIELDS[name] | fields))
 

@@ -122,6 +122,14 @@ def test_a_state_has_buffers_of_its_own(name):
         assert len(found) == len(set(found))
 
 
+@pytest.mark.parametrize("name", ["adan", "mars"])
+def test_a_state_that_keeps_gradients_copies_them(name):
+    params, labels, g = {"up": jnp.ones((2, 3))}, {"up": LABELS["mlp"]}, {"up": jnp.ones((2, 3))}
+    tx = config_of(name).make(1.0, labels)
+    _, state = tx.update(g, tx.init(params), params)
+    assert not set(addresses(state)) & set(addresses(g))
+
+
 @every_optimizer
 def test_gradients_of_1e20_leave_parameters_finite(name):
     """Their squares are infinite in float32: where they divide, the parameter holds still."""
