@@ -159,7 +159,7 @@ class _Dump(NamedTuple):
             raise InputError(f"{path}.name: {error}") from None
 
     def _lacking(self, cls: type, fields: dict[str, Any], path: str) -> dict[str, Any]:
-        """The values of what a dump of an earlier version lacks; refuses any other difference from the class's fields."""
+        """The values of what a dump of an earlier version lacks; any other difference is refused."""
         default = {field.name: field.default for field in dataclasses.fields(cls)}
         reason = f"no such field; {_NEWER}" if self.version > VERSION else "no such field"
         meant = {name: _meant(cls, name, default[name]) for name in default.keys() - fields.keys()}

@@ -127,7 +127,7 @@ def test_norms_of_a_role_that_some_layers_lack():
 @pytest.mark.parametrize("field", [{}, {"b1_first": 0.8, "b1_last": 0.9}, {"max_layer_norm": 1.0}])
 def test_gaps_between_layers_are_refused(field):
     labels, shapes = world((0, 1, 3))
-    tx = o.layer_adaptive_adamw(labels, learning_rate=1.0, **field)
+    tx = o.layer_adaptive_adamw(1.0, labels, **field)
     with pytest.raises(o.InputError, match=r"layers are numbered \[0, 1, 3\], which must be without gaps"):
         tx.init(random_tree(shapes, -1))
 
