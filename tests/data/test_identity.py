@@ -78,14 +78,14 @@ def changed(path: str):
     ids=["changed", "added", "renamed"],
 )
 def test_a_changed_text_is_refused_by_prepare_and_by_training(config, change, message):
-    with StopSignals() as stop:
-        assert ensure_tokens(config, stop)
-        change()
-        with pytest.raises(InputError, match=message):
-            ensure_tokens(config, stop)
-        assert ensure_tokens(config, stop, begun=True)  # a run goes on with the tokens it has
-        with pytest.raises(InputError, match=message.replace("=x", "=./x")):
-            ensure_tokens(dataclasses.replace(config, files="./x"), stop, begun=True)
+    stop = StopSignals(print)
+    assert ensure_tokens(config, stop)
+    change()
+    with pytest.raises(InputError, match=message):
+        ensure_tokens(config, stop)
+    assert ensure_tokens(config, stop, begun=True)  # a run goes on with the tokens it has
+    with pytest.raises(InputError, match=message.replace("=x", "=./x")):
+        ensure_tokens(dataclasses.replace(config, files="./x"), stop, begun=True)
     with pytest.raises(InputError, match=message):
         preparing.prepare(config)
 
@@ -99,8 +99,7 @@ def test_a_change_that_keeps_the_size_is_found_by_prepare(config):
 
 def test_tokens_are_used_without_their_text(config, capsys):
     shutil.rmtree("x")
-    with StopSignals() as stop:
-        assert ensure_tokens(config, stop)
+    assert ensure_tokens(config, StopSignals(print))
     preparing.prepare(config)
     assert capsys.readouterr().out == "data.files=x: the text is not compared with its tokens: it is not there\n"
     message = r"data.files=y: is not there, and the tokens in tokens were made of x; put the text there, or give"
