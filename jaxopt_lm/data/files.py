@@ -23,11 +23,12 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
 class Range(NamedTuple):
-    """The lines of a file that begin in bytes [start, stop); None: to the end."""
+    """The lines of a file that begin in bytes [start, stop); None: to the end. Its size is as of a piece."""
 
     path: str
     start: int
     stop: int | None
+    size: int
 
 
 class Piece(NamedTuple):
@@ -81,12 +82,9 @@ class Corpus:
     @staticmethod
     def _parts(path: str, size: int) -> list[Piece]:
         if size <= PIECE_BYTES or split_kind(path) not in ((".txt", ""), (".jsonl", "")):
-            return [Piece((Range(path, 0, None),), size)]
-        starts = range(0, size, PIECE_BYTES)
-        return [
-            Piece((Range(path, start, min(start + PIECE_BYTES, size)),), min(PIECE_BYTES, size - start))
-            for start in starts
-        ]
+            return [Piece((Range(path, 0, None, size),), size)]
+        stops = [(start, min(start + PIECE_BYTES, size)) for start in range(0, size, PIECE_BYTES)]
+        return [Piece((Range(path, start, stop, stop - start),), stop - start) for start, stop in stops]
 
     def texts(self, piece: Piece) -> Iterator[str]:
         """The documents of a piece, in order; those of white space alone are left out.

@@ -211,7 +211,12 @@ def _processor(content: bytes, name: str) -> Any:
 
 
 def vocabulary_texts(source: "seqio.DataSource") -> Iterator[str]:
-    """The beginnings of up to `VOCABULARY_SHARDS` shards of training text, `VOCABULARY_BYTES` together."""
+    """Training text of up to `VOCABULARY_SHARDS` shards, `VOCABULARY_BYTES` together: the beginnings of their files."""
+    from jaxopt_lm.data.sources import TextFiles
+
+    if isinstance(source, TextFiles):
+        yield from source.beginnings(VOCABULARY_BYTES, VOCABULARY_SHARDS)
+        return
     count = len(source.list_shards("train"))
     shards = range(0, count, -(-count // VOCABULARY_SHARDS))
     for shard in shards:

@@ -15,7 +15,6 @@ from jaxopt_lm.data.files import Corpus
 from jaxopt_lm.data.find import Files, find, listed
 from jaxopt_lm.data.tokens import Manifest
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.prepare import quiet_tensorflow
 from tests.data.corpora import paragraphs
 
 
@@ -37,18 +36,36 @@ def config(tmp_path):
 
 
 def test_every_document_once_and_a_line_on_what_is_not_read(config):
-    quiet_tensorflow()
     said: list[str] = []
     manifest = preparing.prepare(config, say=said.append)
     assert said == [f"data.files={config.files}: left out: .ipynb_checkpoints (hidden), notes.pdf"]
     assert sum(split.num_documents for split in manifest.splits.values()) == 796
-    files = Corpus(config.files).files
-    assert list(files.paths) == ["a.jsonl", "b.jsonl.zst", "c.parquet"]
-    assert Manifest.read(Path(config.tokens_dir)).text == manifest.text == files.sums()
+    found = Corpus(config.files).files
+    assert list(found.paths) == ["a.jsonl", "b.jsonl.zst", "c.parquet"]
+    assert Manifest.read(Path(config.tokens_dir)).text == manifest.text == found.sums()
     os.rename(config.files, f"{config.files}_moved")
     moved = dataclasses.replace(config, files=f"{config.files}_moved/*")
     assert preparing.prepare(moved, say=said.append) == manifest
     assert len(said) == 1
+
+
+def test_a_vocabulary_is_trained_on_every_file(tmp_path):
+    """As much of each, and all of the small ones: not the first files alone, until there is enough."""
+    from jaxopt_lm.data.sources import TextFiles
+
+    sizes = {"a.txt": 900, "b.jsonl": 5000, "c.txt": 40, "d.txt": 3000}
+    for name, size in sizes.items():
+        paragraphs = [name[0] * 19] * (size // 20)
+        lines = [json.dumps({"text": text}) for text in paragraphs] if name == "b.jsonl" else paragraphs
+        (tmp_path / name).write_text(("\n" if name == "b.jsonl" else "\n\n").join(lines))
+    source = TextFiles(Corpus(str(tmp_path)), 1e-9)
+    taken = "".join("".join(source.beginnings(1000, 256)).split())
+    assert {name: taken.count(name[0]) for name in sizes} == pytest.approx(
+        {"a.txt": 305, "b.jsonl": 320, "c.txt": 38, "d.txt": 305}, abs=20
+    )
+    assert taken == "".join(sorted(taken))  # in their order
+    everything = [text for piece in source.pieces for text in source.corpus.texts(piece)]
+    assert list(source.beginnings(10**6, 256)) == everything
 
 
 def test_a_preparation_goes_on_with_the_same_text_wherever_it_is(tmp_path, monkeypatch):
@@ -85,8 +102,8 @@ def test_equal_files_are_named(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("" if name.startswith("b") else name[-5])
     (tmp_path / "empty.txt").touch()
-    files, config = find(str(tmp_path), (".txt",)), TokensConfig(task="text", files="corpus")
-    lines = list(preparing._surprises(config, files, files.sums()))
+    found, config = find(str(tmp_path), (".txt",)), TokensConfig(task="text", files="corpus")
+    lines = list(preparing._surprises(config, found, found.sums()))
     assert lines == ["data.files=corpus: read more than once: copy/a.txt (equals a.txt)"]
 
 
