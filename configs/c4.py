@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> TrainConfig:
             tokens_dir=f"tokens/c4_{SHARDS[size]}_shards",
         ),
         optimizer=AdamWConfig(learning_rate=3.16e-3, b1=0.9, b2=0.95, eps=1e-15, weight_decay=0.0),
-        schedule=WarmupCosineConfig(warmup_steps=STEPS[size] // 10, start_fraction=0.1, end_fraction=0.1),
+        schedule=WarmupCosineConfig(warmup_fraction=0.1, start_fraction=0.1, end_fraction=0.1),
         eval=EvalConfig(every_steps=1000, batch_size=256, max_batches=125),
         checkpoint=CheckpointConfig(every_steps=1000),
         logging=LoggingConfig(every_steps=10, telemetry_every_steps=100),

@@ -33,7 +33,7 @@ def get_config(arg: str = "") -> TrainConfig:
             tokens_dir=f"tokens/fineweb_{values.max_files}_files",
         ),
         optimizer=AdamWConfig(learning_rate=1e-3, b1=0.9, b2=0.95, weight_decay=0.1),
-        schedule=WarmupCosineConfig(warmup_steps=1000, end_fraction=0.1),
+        schedule=WarmupCosineConfig(warmup_fraction=0.1, end_fraction=0.1),
         eval=EvalConfig(every_steps=1000, batch_size=32, max_batches=100),
         checkpoint=CheckpointConfig(every_steps=1000),
         logging=LoggingConfig(every_steps=10, telemetry_every_steps=100),

@@ -24,7 +24,7 @@ OPTIMIZER_FIELDS: dict[str, dict[str, Any]] = {
 }
 """What differs from an optimizer's defaults."""
 
-SCHEDULE_FIELDS: dict[str, dict[str, Any]] = {"warmup_stable_decay": {"decay_steps": 240}}
+SCHEDULE_FIELDS: dict[str, dict[str, Any]] = {"warmup_stable_decay": {"decay_fraction": 0.2}}
 
 
 def get_config(arg: str = "") -> TrainConfig:
@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> TrainConfig:
         ),
         data=DataConfig(task="sotu", vocab_size=4096, tokens_dir="tokens/sotu_4096"),
         optimizer=optimizer,
-        schedule=SCHEDULES[schedule](warmup_steps=200, **SCHEDULE_FIELDS.get(schedule, {})),
+        schedule=SCHEDULES[schedule](warmup_fraction=1 / 6, **SCHEDULE_FIELDS.get(schedule, {})),
         eval=EvalConfig(every_steps=300, batch_size=32, max_batches=None),
         checkpoint=CheckpointConfig(every_steps=300),
         logging=LoggingConfig(every_steps=10, telemetry_every_steps=100),

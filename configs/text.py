@@ -39,7 +39,7 @@ def get_config(arg: str = "") -> TrainConfig:
             tokens_dir=f"tokens/{values.name}_{values.vocab_size}",
         ),
         optimizer=AdamWConfig(learning_rate=6e-3, b2=0.99, weight_decay=0.1),
-        schedule=WarmupCosineConfig(warmup_steps=200),
+        schedule=WarmupCosineConfig(warmup_fraction=1 / 6),
         eval=EvalConfig(every_steps=300, batch_size=32, max_batches=20),
         checkpoint=CheckpointConfig(every_steps=300),
         logging=LoggingConfig(every_steps=10, telemetry_every_steps=100),

@@ -1,31 +1,40 @@
 """Schedules: multipliers of a peak learning rate, with peak 1.
 
 `schedule.multiplier(count, num_train_steps)` is the multiplier of the update after `count` updates; s = count + 1
-counts steps from 1, w = warmup_steps, T = num_train_steps. Every number may be traced.
+counts steps from 1, w are the steps of the warmup, T = num_train_steps. Every number may be traced.
+
+A duration is given in steps or as a fraction of the run's; the steps of a fraction are rounded. Which of the two is
+given is structure.
 """
 
 import abc
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import require
-from jaxopt_lm.optimizers.config import check, traceable
+from jaxopt_lm.optimizers.config import check, field_name, traceable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleConfig(abc.ABC):
     """Linear warmup, `start_fraction + (1 - start_fraction) s / w` for s <= w, then what the kind says."""
 
-    warmup_steps: int = 0
-    """Steps until the peak is reached; 0 starts at the peak."""
+    warmup_steps: int | None = None
+    """Steps until the peak is reached; without warmup_fraction too the run starts at the peak."""
+    warmup_fraction: float | None = None
+    """The same as a fraction of the run; given in place of warmup_steps."""
     start_fraction: float = 0.1
     """Where the warmup line starts, as a fraction of the peak; the first step lies one step above it."""
 
     def __post_init__(self):
+        _check_given_once(self, "warmup")
         check(self, "warmup_steps", 0)
+        check(self, "warmup_fraction", 0, 1, open_high=True)
         check(self, "start_fraction", 0, 1)
 
     def multiplier(self, count: ArrayLike, num_train_steps: ArrayLike, calibration_steps: ArrayLike = 0) -> jax.Array:
@@ -34,10 +43,9 @@ class ScheduleConfig(abc.ABC):
         In the first `calibration_steps` updates it is 0; the schedule has those that remain of `num_train_steps`.
         """
         dtype = jnp.result_type(float)
-        s, w, total, lead = (
-            jnp.asarray(x).astype(dtype) for x in (count, self.warmup_steps, num_train_steps, calibration_steps)
-        )
+        s, total, lead = (jnp.asarray(x).astype(dtype) for x in (count, num_train_steps, calibration_steps))
         s, total = s + 1 - lead, total - lead
+        w = jnp.asarray(_steps(self.warmup_steps, self.warmup_fraction, total, jnp.round)).astype(dtype)
         warmup = self.start_fraction + (1 - self.start_fraction) * s / jnp.maximum(w, 1)
         value = jnp.where(s <= w, warmup, self._after_warmup(jnp.maximum(s, 1), w, total))
         return jnp.where(s >= 1, value, 0.0).astype(dtype)
@@ -48,10 +56,34 @@ class ScheduleConfig(abc.ABC):
 
     def check_fits(self, num_train_steps: int) -> None:
         """Raises `InputError` unless the schedule's durations fit into the run."""
+        w = _steps(self.warmup_steps, self.warmup_fraction, num_train_steps)
         require(
-            self.warmup_steps < num_train_steps,
-            f"schedule.warmup_steps={self.warmup_steps}: must be less than num_train_steps={num_train_steps}",
+            w < num_train_steps,
+            f"{_in_words(self, 'warmup', w)}: must be less than num_train_steps={num_train_steps}",
         )
+
+
+def _steps(steps: Any, fraction: Any, total: Any, rounded: Callable[[Any], Any] = round) -> Any:
+    """A duration in steps, of which there are `total`; 0 where it is given neither way."""
+    if fraction is not None:
+        return rounded(fraction * total)
+    return 0 if steps is None else steps
+
+
+def _check_given_once(config: ScheduleConfig, kind: str) -> None:
+    steps, fraction = getattr(config, f"{kind}_steps"), getattr(config, f"{kind}_fraction")
+    require(
+        steps is None or fraction is None,
+        f"{field_name(config, kind)}_steps={steps}: {kind}_fraction={fraction} is given too; set one of them to None",
+    )
+
+
+def _in_words(config: ScheduleConfig, kind: str, steps: int) -> str:
+    """The field that gives a duration, and its value."""
+    fraction = getattr(config, f"{kind}_fraction")
+    return (
+        f"schedule.{kind}_steps={steps}" if fraction is None else f"schedule.{kind}_fraction={fraction} ({steps} steps)"
+    )
 
 
 @traceable
@@ -104,24 +136,31 @@ class InverseSqrtConfig(ScheduleConfig):
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WarmupStableDecayConfig(_DecayConfig):
-    """1 until T - decay_steps, then linear to end_fraction at T. Hu et al. 2024, arXiv 2404.06395."""
+    """1 until the last d steps, then linear to end_fraction at T. Hu et al. 2024, arXiv 2404.06395."""
 
-    decay_steps: int = 1
-    """Steps of the final decay."""
+    decay_steps: int | None = None
+    """Steps of the final decay; without decay_fraction too it is one."""
+    decay_fraction: float | None = None
+    """The same as a fraction of the run, at least one step; given in place of decay_steps."""
 
     def __post_init__(self):
         super().__post_init__()
+        _check_given_once(self, "decay")
         check(self, "decay_steps", 1)
+        check(self, "decay_fraction", 0, 1, open_low=True)
 
     def _after_warmup(self, s, w, total):
-        decay = jnp.asarray(self.decay_steps).astype(s.dtype)
-        return 1 - (1 - self.end_fraction) * jnp.clip((s - (total - decay)) / decay, 0, 1)
+        d = jnp.asarray(_steps(self.decay_steps, self.decay_fraction, total, jnp.round)).astype(s.dtype)
+        d = jnp.maximum(d, 1)
+        return 1 - (1 - self.end_fraction) * jnp.clip((s - (total - d)) / d, 0, 1)
 
     def check_fits(self, num_train_steps):
         super().check_fits(num_train_steps)
+        w = _steps(self.warmup_steps, self.warmup_fraction, num_train_steps)
+        d = max(_steps(self.decay_steps, self.decay_fraction, num_train_steps), 1)
         require(
-            self.warmup_steps + self.decay_steps <= num_train_steps,
-            f"schedule.decay_steps={self.decay_steps}: with warmup_steps={self.warmup_steps} must be at most "
+            w + d <= num_train_steps,
+            f"{_in_words(self, 'decay', d)}: with a warmup of {w} steps must be at most "
             f"num_train_steps={num_train_steps}",
         )
 

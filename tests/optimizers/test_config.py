@@ -36,7 +36,7 @@ def test_a_config_is_rebuilt_from_any_leaves(name):
     assert jax.tree.leaves(jax.tree.map(lambda a, b: a - b, config, config)) == [0] * len(leaves)
     assert jax.tree.leaves(jax.tree.map(lambda _: None, config)) == []
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(config)]
-    assert paths[0] in (".learning_rate", ".warmup_steps")
+    assert paths[0] in (".learning_rate", ".start_fraction")
     axes = jax.tree.map(lambda _: 0, config)
     stacked = jax.tree.map(lambda x: jnp.asarray([x, 2.0 * x]), config)
     first = jax.vmap(lambda config: jax.tree.leaves(config)[0], in_axes=(axes,))(stacked)
@@ -93,6 +93,16 @@ def test_clipping_hides_no_nan():
         (lambda: SCHEDULES["constant"](warmup_steps=-1), "ConstantConfig.warmup_steps=-1"),
         (lambda: SCHEDULES["constant"](start_fraction=2.0), "ConstantConfig.start_fraction=2.0"),
         (lambda: SCHEDULES["warmup_stable_decay"](decay_steps=0), "WarmupStableDecayConfig.decay_steps=0"),
+        (lambda: SCHEDULES["warmup_stable_decay"](decay_fraction=0.0), "WarmupStableDecayConfig.decay_fraction=0.0"),
+        (lambda: SCHEDULES["linear"](warmup_fraction=1.0), "LinearConfig.warmup_fraction=1.0: must be finite"),
+        (
+            lambda: SCHEDULES["linear"](warmup_fraction=0.1, warmup_steps=5),
+            "LinearConfig.warmup_steps=5: warmup_fraction=0.1 is given too; set one of them to None",
+        ),
+        (
+            lambda: SCHEDULES["warmup_stable_decay"](decay_fraction=0.1, decay_steps=5),
+            "WarmupStableDecayConfig.decay_steps=5: decay_fraction=0.1 is given too; set one of them to None",
+        ),
     ],
 )
 def test_bad_numbers_are_refused(make, message):

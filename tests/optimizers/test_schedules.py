@@ -1,5 +1,7 @@
 """Schedules at named steps, against the recorded multipliers, and traced."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,40 @@ def test_recorded_cosine():
     np.testing.assert_allclose(mine, recorded["cos_with_warmup"][1:], rtol=1e-6)
 
 
+DURATIONS = {"warmup_steps": 4, "decay_steps": 3}
+FRACTIONS = {"warmup_fraction": 1 / 3, "decay_fraction": 0.27}  # of 12 steps: 4 and 3.24
+
+
+@pytest.mark.parametrize("lead", [0, 5])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_fraction_is_its_steps_of_what_remains_of_the_run(name, lead):
+    """Rounded, and bit for bit; traced too."""
+    cls = SCHEDULES[name]
+    fields = {field.name for field in dataclasses.fields(cls)}
+    steps, fractions = (cls(**{k: v for k, v in given.items() if k in fields}) for given in (DURATIONS, FRACTIONS))
+    counts = np.arange(T + lead)
+    expected = steps.multiplier(counts, T + lead, lead)
+    assert len(set(expected[lead:].tolist())) > 3
+    np.testing.assert_array_equal(fractions.multiplier(counts, T + lead, lead), expected)
+    traced = jax.jit(lambda config, total: config.multiplier(counts, total, lead))
+    np.testing.assert_array_equal(traced(fractions, T + lead), traced(steps, T + lead))
+
+
+def test_a_fraction_of_many_steps_is_exact_in_float32():
+    config = SCHEDULES["linear"](warmup_fraction=0.1)
+    for total in (25_000, 50_000, 100_000, 200_000):
+        steps = SCHEDULES["linear"](warmup_steps=total // 10)
+        near = np.arange(-3, 4) + total // 10
+        np.testing.assert_array_equal(config.multiplier(near, total), steps.multiplier(near, total))
+
+
+def test_durations_given_neither_way():
+    assert values("constant", warmup_steps=None) == [1.0] * T
+    assert values("warmup_stable_decay", warmup_steps=None, end_fraction=0.2) == pytest.approx([1.0] * 11 + [0.2])
+    short = SCHEDULES["warmup_stable_decay"](decay_fraction=0.01, end_fraction=0.2)
+    assert float(short.multiplier(T - 1, T)) == pytest.approx(0.2)  # a tenth of a step is one
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_numbers_are_traceable(name):
     configs = [SCHEDULES[name](warmup_steps=w, start_fraction=f) for w, f in ((2, 0.1), (5, 0.3))]
@@ -65,9 +101,15 @@ def test_numbers_are_traceable(name):
 def test_durations_must_fit():
     with pytest.raises(InputError, match=r"schedule.warmup_steps=12: must be less than num_train_steps=12"):
         SCHEDULES["linear"](warmup_steps=12).check_fits(12)
-    with pytest.raises(InputError, match=r"schedule.decay_steps=9: with warmup_steps=4 must be at most"):
+    with pytest.raises(InputError, match=r"schedule.decay_steps=9: with a warmup of 4 steps must be at most"):
         SCHEDULES["warmup_stable_decay"](warmup_steps=4, decay_steps=9).check_fits(12)
     SCHEDULES["warmup_stable_decay"](warmup_steps=4, decay_steps=8).check_fits(12)
+    with pytest.raises(InputError, match=r"schedule.warmup_fraction=0.99 \(12 steps\): must be less than num_train_s"):
+        SCHEDULES["linear"](warmup_fraction=0.99).check_fits(12)
+    with pytest.raises(InputError, match=r"schedule.decay_fraction=0.75 \(9 steps\): with a warmup of 4 steps must be"):
+        SCHEDULES["warmup_stable_decay"](warmup_fraction=1 / 3, decay_fraction=0.75).check_fits(12)
+    for total in (1, 2, 3, 5, 20):
+        SCHEDULES["warmup_stable_decay"](warmup_fraction=1 / 6, decay_fraction=0.2).check_fits(total)
 
 
 def test_recorded_calibration():
