@@ -25,6 +25,9 @@ MAY_DIFFER_ON_RESUME = (
     *("data.tokens_dir", "data.files", "data.vocabulary", "data.verify", "model.remat", "num_microbatches"),
 )
 
+_LENGTHS = ("num_train_steps", "schedule.warmup_", "schedule.decay_")
+"""Fields that may differ where every step so far would have had the same rate."""
+
 
 def _changed(name: str, old: Any, new: Any, dump: dict[str, Any]) -> str:
     """A field that differs from the run's, in words; `dump` has the new one."""
@@ -40,12 +43,24 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("*") if re.fullmatch("0|[1-9][0-9]*", path.name))
 
 
+def _first_other_rate(old: TrainConfig, new: TrainConfig, step: int) -> int | None:
+    """The first of so many steps to which the schedules of two configs give different rates; None: there is none."""
+
+    def multipliers(config: TrainConfig) -> np.ndarray:
+        lead = config.optimizer.calibration_steps
+        return np.asarray(config.schedule.multiplier(np.arange(step), config.num_train_steps, lead))
+
+    different = np.flatnonzero(multipliers(old) != multipliers(new))
+    return int(different[0]) + 1 if different.size else None
+
+
 class RunFolder:
     """The folder of a run, locked against a second process; a context manager.
 
     Raises:
       InputError: the folder cannot be made, another process trains in it, or it holds checkpoints of a run with another
-        config; the differing fields are named. What `MAY_DIFFER_ON_RESUME` begins may differ.
+        config; the differing fields are named. What `MAY_DIFFER_ON_RESUME` begins may differ, and the run's length and
+        its schedule's, where the steps already made would have had the same rates.
     """
 
     def __init__(self, config: TrainConfig):
@@ -71,14 +86,30 @@ class RunFolder:
         require(
             checkpoints.is_dir() or not checkpoints.exists(), f"{checkpoints}: is a file, must be a folder or not exist"
         )
-        begun = bool(saved_steps(checkpoints))
-        old = read_config(self.path) if begun or (self.path / "config.json").exists() else config
-        if begun:
-            now = to_dict(config)
-            changed = differences(to_dict(old), now)
-            refused = {name: values for name, values in changed.items() if not name.startswith(MAY_DIFFER_ON_RESUME)}
-            listed = ", ".join(_changed(name, *values, now) for name, values in refused.items())
-            require(not refused, f"{listed}: cannot change in {self.path}; give another --config.workdir")
+        saved = saved_steps(checkpoints)
+        old = read_config(self.path) if saved or (self.path / "config.json").exists() else config
+        if saved:
+            self._refuse_changes(old, config, saved[-1])
+
+    def _refuse_changes(self, old: TrainConfig, new: TrainConfig, step: int) -> None:
+        """Raises `InputError` unless the run, which is at `step`, would be where it is with the new config too."""
+        dump = to_dict(new)
+        changed = differences(to_dict(old), dump)
+        refused = {name: values for name, values in changed.items() if not name.startswith(MAY_DIFFER_ON_RESUME)}
+        if not refused:
+            return
+        listed = ", ".join(_changed(name, *values, dump) for name, values in refused.items())
+        mend = "give another --config.workdir"
+        lengths_alone = all(name.startswith(_LENGTHS) for name in refused)
+        require(lengths_alone, f"{listed}: cannot change in {self.path}; {mend}")
+        require(step <= new.num_train_steps, f"{listed}: {self.path} is at step {step} already; {mend}")
+        other = _first_other_rate(old, new, step)
+        require(
+            other is None,
+            f"{listed}: in {self.path} step {other}, which is done, would have had another learning rate; {mend}. A "
+            "length may change where the schedule so far does not depend on it: constant, inverse_sqrt, "
+            "warmup_stable_decay before its decay (and with warmup_steps, not warmup_fraction)",
+        )
 
     def begin(self, config: TrainConfig) -> None:
         """Writes `config.json` and the sources of a user's own classes beside it, and removes an older `result.json`.

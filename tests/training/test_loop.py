@@ -4,19 +4,27 @@ import dataclasses
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 
+import chex
 import jax
 import pytest
 from rich.console import Console
 
 from jaxopt_lm.config import CheckpointConfig, EvalConfig, LoggingConfig, MeshConfig
-from jaxopt_lm.config_io import load
+from jaxopt_lm.config_io import load, to_json
 from jaxopt_lm.data.tokens import Manifest
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import num_params
 from jaxopt_lm.optimizers import SgdwConfig
-from jaxopt_lm.optimizers.schedules import ConstantConfig
+from jaxopt_lm.optimizers.schedules import (
+    ConstantConfig,
+    InverseSqrtConfig,
+    LinearConfig,
+    WarmupCosineConfig,
+    WarmupStableDecayConfig,
+)
 from jaxopt_lm.training.chips import CHIPS, peak_flops
 from jaxopt_lm.training.loop import train
 from jaxopt_lm.training.metrics import Throughput
@@ -134,7 +142,7 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(short):
     ("change", "message"),
     [
         ({"optimizer": SgdwConfig()}, "optimizer.name='sgdw' (the run has 'adamw')"),
-        ({"num_train_steps": 24}, "num_train_steps=24 (the run has 12)"),
+        ({"num_train_steps": 24, "seed": 1}, "num_train_steps=24 (the run has 12), seed=1 (the run has 0): cannot"),
         ({"seed": 1}, "seed=1 (the run has 0)"),
     ],
 )
@@ -146,6 +154,88 @@ def test_a_changed_config_is_refused_by_name(short, change, message):
     assert message in str(error.value)
     assert "give another --config.workdir" in str(error.value)
     assert Path(short.workdir, "config.json").read_text() == before
+
+
+WSD = WarmupStableDecayConfig(warmup_steps=3, decay_steps=6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "begun", "later"),
+    [
+        (ConstantConfig(warmup_steps=3), 8, 12),
+        (ConstantConfig(warmup_steps=3), 12, 8),
+        (WSD, 12, 14),
+    ],
+    ids=["constant", "constant_shorter", "before_its_decay"],
+)
+def test_a_run_may_change_its_length_where_its_schedule_does_not_look_ahead(short, schedule, begun, later):
+    """It is then the run that was as long from the beginning, bit for bit."""
+    short = dataclasses.replace(short, schedule=schedule, checkpoint=CheckpointConfig(every_steps=2, keep_last=100))
+    straight = dataclasses.replace(short, workdir=short.workdir + "2", num_train_steps=later)
+    whole, _ = quiet_train(straight)
+    quiet_train(dataclasses.replace(short, num_train_steps=begun))
+    for step in checkpoints(short):
+        if step > 6:
+            shutil.rmtree(Path(short.workdir, "checkpoints", str(step)))
+    grown, output = quiet_train(dataclasses.replace(short, num_train_steps=later))
+    assert f"resuming {short.workdir} from step 6" in output
+    chex.assert_trees_all_equal(grown.state, whole.state)
+    assert timeless(short.workdir) == timeless(straight.workdir)
+    assert load(f"{short.workdir}/config.json").num_train_steps == later
+
+
+def test_a_run_that_is_done_may_go_on(short):
+    """And equals one that never stopped, but for the evaluation that was its last."""
+    short = dataclasses.replace(short, schedule=ConstantConfig())
+    longer = dataclasses.replace(short, num_train_steps=20)
+    whole, _ = quiet_train(dataclasses.replace(longer, workdir=short.workdir + "2"))
+    quiet_train(short)
+    assert json.loads(Path(short.workdir, "result.json").read_text())["step"] == 12
+    grown, _ = quiet_train(longer)
+    chex.assert_trees_all_equal(grown.state, whole.state)
+    assert json.loads(Path(short.workdir, "result.json").read_text())["step"] == 20
+    assert [line["step"] for line in read_metrics(short.workdir) if "eval/loss" in line] == [0, 12, 20]
+
+
+def test_another_length_is_refused_with_the_reason(short):
+    """One run that is at step 12, told again and again that it had another schedule."""
+    quiet_train(short)
+    run = Path(short.workdir)
+    for schedule, change, message in (
+        (
+            WarmupCosineConfig(warmup_steps=3),
+            {"num_train_steps": 24},
+            "num_train_steps=24 (the run has 12): in RUN step 4, which is done, would have had another learning rate;"
+            " give another --config.workdir. A length may change where the schedule so far does not depend on it",
+        ),
+        (LinearConfig(), {"num_train_steps": 24}, "num_train_steps=24 (the run has 12): in RUN step 1, which"),
+        (WSD, {"num_train_steps": 24}, "num_train_steps=24 (the run has 12): in RUN step 7, which"),
+        (ConstantConfig(warmup_fraction=0.5), {"num_train_steps": 24}, "in RUN step 1, which is done"),
+        (
+            ConstantConfig(),
+            {"num_train_steps": 11},
+            "num_train_steps=11 (the run has 12): RUN is at step 12 already; give another --config.workdir",
+        ),
+        (
+            ConstantConfig(),
+            {"schedule": ConstantConfig(warmup_steps=2)},
+            "schedule.warmup_steps=2 (the run has None): in RUN step 1, which is done, would have had another",
+        ),
+        (ConstantConfig(), {"schedule": InverseSqrtConfig()}, "schedule.name='inverse_sqrt' (the run has 'constant'):"),
+    ):
+        config = dataclasses.replace(short, schedule=schedule)
+        (run / "config.json").write_text(to_json(config))
+        with pytest.raises(InputError) as error:
+            RunFolder(dataclasses.replace(config, **change))
+        assert message.replace("RUN", short.workdir) in str(error.value)
+
+
+def test_a_warmup_may_be_given_in_another_way(short):
+    """As of runs that were begun before a config file gave it as a fraction."""
+    short = dataclasses.replace(short, schedule=WarmupCosineConfig(warmup_steps=3))
+    quiet_train(short)
+    result, _ = quiet_train(dataclasses.replace(short, schedule=WarmupCosineConfig(warmup_fraction=0.25)))
+    assert (result.status, result.step) == ("completed", 12)
 
 
 def test_mesh_memory_logging_and_checkpoint_may_change(short):
