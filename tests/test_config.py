@@ -5,6 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxopt_lm.config import TrainConfig, parse_arg
@@ -37,6 +38,59 @@ def test_every_shipped_config_has_a_dump():
     shipped = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.py")}
     assert shipped == {spec.partition(":")[0] for spec in SPECS.values()}
     assert {f"{name}.json" for name in SPECS} == {path.name for path in DUMPS.iterdir()}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_one_flag_shortens_every_shipped_config(name):
+    """To 20 steps and to one. Calibration alone is longer than that: its steps come before the schedule's."""
+    config = load(f"{ROOT}/{SPECS[name]}")
+    for steps in (1, 20):
+        if config.optimizer.calibration_steps:
+            with pytest.raises(InputError, match=rf"optimizer.calibration_steps=100: must be less than .*={steps}"):
+                dataclasses.replace(config, num_train_steps=steps)
+        else:
+            assert dataclasses.replace(config, num_train_steps=steps).num_train_steps == steps
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda path: path.stem)
+def test_one_flag_shortens_every_config_file(path):
+    """On the command line; where the warmup is a fraction the peak is reached, and the end."""
+    arg = ":files=my_texts" if path.stem == "text" else ""
+    shorter = from_command_line(WithConfig, "", [f"--config={path}{arg}", "--config.num_train_steps=20"]).config
+    multipliers = shorter.schedule.multiplier(np.arange(20), 20)
+    assert float(multipliers.max()) == 1.0
+    assert float(multipliers[-1]) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("quickstart", {"warmup_steps": 200}),
+        ("quickstart_warmup_stable_decay", {"warmup_steps": 200, "decay_steps": 240}),
+        ("quickstart_frozen", {"warmup_steps": 200}),
+        ("text", {"warmup_steps": 200}),
+        ("fineweb", {"warmup_steps": 1000}),
+        ("c4", {"warmup_steps": 2500}),
+        ("c4_1.2b", {"warmup_steps": 20_000}),
+    ],
+)
+def test_fractions_are_the_steps_of_the_shipped_lengths(name, before):
+    config = load(f"{ROOT}/{SPECS[name]}")
+    none = {"warmup_fraction": None} | ({"decay_fraction": None} if "decay_steps" in before else {})
+    steps = dataclasses.replace(config.schedule, **(none | before))
+    total, lead = config.num_train_steps, config.optimizer.calibration_steps
+    counts = np.arange(total)
+    np.testing.assert_array_equal(
+        config.schedule.multiplier(counts, total, lead), steps.multiplier(counts, total, lead)
+    )
+
+
+def test_a_duration_given_twice_is_refused_in_one_line():
+    arguments = [f"--config={ROOT}/configs/quickstart.py", "--config.schedule.warmup_steps=50"]
+    with pytest.raises(InputError, match=r"^schedule.warmup_steps=50: warmup_fraction=0.16666666666666666 is given to"):
+        from_command_line(WithConfig, "", arguments)
+    config = from_command_line(WithConfig, "", [*arguments, "--config.schedule.warmup_fraction=None"]).config
+    assert (config.schedule.warmup_steps, config.schedule.warmup_fraction) == (50, None)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
