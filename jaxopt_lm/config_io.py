@@ -31,7 +31,7 @@ REGISTRIES: dict[type, dict[str, type]] = {OptimizerConfig: OPTIMIZERS, Schedule
 """Fields declared as one of these base classes hold any class of its registry, or a user's own; a dump names it under
 `name`, and of a user's own has its source's hash under `source_sha256`."""
 
-VERSION = 1
+VERSION = 2
 """Of the fields in a dump: one more whenever a field is added, taken away or comes to mean something else. 0: dumps
 that carry none."""
 

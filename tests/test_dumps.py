@@ -70,10 +70,11 @@ def test_a_dump_of_this_version_is_complete():
 
 def test_a_dump_of_a_later_version_is_refused_with_that_reason():
     whole = to_dict(BASE) | {"version": config_io.VERSION + 1}
-    newer = "the config was written by a newer jaxopt_lm; this one knows versions up to 1; use the newer one"
+    known = f"this one knows versions up to {config_io.VERSION}"
+    newer = f"the config was written by a newer jaxopt_lm; {known}; use the newer one"
     with pytest.raises(InputError) as error:
         from_dict(TrainConfig, whole)
-    assert str(error.value) == f"version=2: {newer}"
+    assert str(error.value) == f"version={config_io.VERSION + 1}: {newer}"
     whole["optimizer"]["rest"]["b9"] = 0.5
     with pytest.raises(InputError) as error:
         from_dict(TrainConfig, whole)
