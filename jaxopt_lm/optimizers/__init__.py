@@ -55,7 +55,7 @@ from jaxopt_lm.optimizers.mars import MarsConfig, mars, reduce_variance
 from jaxopt_lm.optimizers.measure import Telemetry, grad_norms, telemetry, telemetry_by_role
 from jaxopt_lm.optimizers.muon import MuonConfig, muon
 from jaxopt_lm.optimizers.own import FromOptax
-from jaxopt_lm.optimizers.rates import scale_by_rate
+from jaxopt_lm.optimizers.rates import applied_rates, scale_by_rate
 from jaxopt_lm.optimizers.schedules import SCHEDULES, ScheduleConfig
 from jaxopt_lm.optimizers.sgdw import SgdwConfig, heavy_ball, sgdw
 from jaxopt_lm.optimizers.soap import SoapConfig, scale_by_soap, soap
@@ -149,6 +149,7 @@ __all__ = [
     "ademamix",
     "adopt",
     "almvr",
+    "applied_rates",
     "axes_kept",
     "clip_by_global_norm",
     "clip_by_layer_norm",

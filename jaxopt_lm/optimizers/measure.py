@@ -37,7 +37,7 @@ class Telemetry(NamedTuple):
 
     Attributes:
       effective_learning_rate: lr / (sqrt(v) + eps), one for each block: broadcastable to the parameter, or to its
-        matrix.
+        matrix; 0 where v is 0, of blocks that have not had a gradient yet.
       learning_rate: the rate applied, broadcastable to the parameter.
       update_rms: root mean square of the update, a scalar.
       update_to_weight: norm of the update over that of the parameter, 0 where that is 0, a scalar.
@@ -45,6 +45,7 @@ class Telemetry(NamedTuple):
         Scalar.
       cosine_with_sign: of the negative update with sign(m), a scalar: 1 is Signum.
       second_moment: v, one for each block, bias-corrected where b2 is given.
+      without_gradient: share of the blocks whose v is 0, a scalar.
     """
 
     effective_learning_rate: Any
@@ -54,6 +55,7 @@ class Telemetry(NamedTuple):
     abs_m_over_root_v: Any
     cosine_with_sign: Any
     second_moment: Any
+    without_gradient: Any
 
 
 class _Part(NamedTuple):
@@ -81,7 +83,8 @@ def telemetry(
     """Reads an optimizer's state after an update; pure, for use inside jit.
 
     The numbers are those that the state recorded (our optimizers and `optax.inject_hyperparams` record theirs), or else
-    the arguments: a bare `optax.adamw` needs its learning_rate, b1, b2 and eps.
+    the arguments: a bare `optax.adamw` needs its learning_rate, b1, b2 and eps. Recorded decays are float32: of b2 =
+    .99999 given as a Python number, v is read within .14%.
 
     Args:
       opt_state: the state after the update; through chain, partition, masked, MultiSteps, inject_hyperparams.
@@ -114,6 +117,7 @@ def telemetry(
         abs_m_over_root_v=_each(lambda m, v: jnp.mean(_over(jnp.abs(m), jnp.sqrt(v))), stacked, *_both(mu, ratio_nu)),
         cosine_with_sign=_each(lambda m, u: _cosine(-u, jnp.sign(m)), stacked, mu, updates),
         second_moment=nu,
+        without_gradient=_each(lambda v: jnp.mean(v == 0, dtype=v.dtype), stacked, nu),
     )
 
 
@@ -214,7 +218,8 @@ def _of_part(part: _Part) -> tuple[Any, ...]:
 
     def effective(v, lr):
         eps, eps_root = (jnp.asarray(part.numbers.get(name, 0.0)).astype(v.dtype) for name in ("eps", "eps_root"))
-        return jnp.minimum(_over(lr.astype(v.dtype), jnp.sqrt(v + eps_root) + eps), jnp.finfo(v.dtype).max)
+        rate = jnp.minimum(_over(lr.astype(v.dtype), jnp.sqrt(v + eps_root) + eps), jnp.finfo(v.dtype).max)
+        return jnp.where(v == 0, 0.0, rate)
 
     return nu, mu, rates, map_params(effective, nu, rates), nu
 
@@ -249,8 +254,9 @@ def telemetry_by_role(found: Telemetry, labels: Any, token_counts: np.ndarray | 
         head's entries that do occur is then averaged over ten equal groups of them, rarest first.
 
     Returns:
-      `effective_learning_rate/ROLE/QUANTILE` over blocks (of a fixed sample of 65536 a role, where there are more), and
-      per role the means over parameters of every other field of `Telemetry`; `head_second_moment/decile_0` to 9.
+      `effective_learning_rate/ROLE/QUANTILE` over the blocks that have had a gradient (of a fixed sample of 65536 a
+      role, where there are more), 0 where none has, and per role the means over parameters of every other field of
+      `Telemetry`, `without_gradient/ROLE` among them; `head_second_moment/decile_0` to 9.
     """
     leaves = jax.tree.leaves(labels)
     groups = {role: [i for i, label in enumerate(leaves) if label.role == role] for role in {x.role for x in leaves}}
@@ -271,7 +277,8 @@ def telemetry_by_role(found: Telemetry, labels: Any, token_counts: np.ndarray | 
 def _quantiles(values):
     total = sum(x.size for x in values)
     sample = jnp.concatenate([_sample(x.reshape(-1), total).astype(jnp.result_type(float)) for x in values])
-    return dict(zip(QUANTILES, jnp.quantile(sample, jnp.asarray(list(QUANTILES.values()))), strict=True))
+    found = jnp.nanquantile(jnp.where(sample == 0, jnp.nan, sample), jnp.asarray(list(QUANTILES.values())))
+    return dict(zip(QUANTILES, jnp.where((sample == 0).all(), 0.0, found), strict=True))
 
 
 def _sample(x, total):

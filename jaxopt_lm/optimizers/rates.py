@@ -26,6 +26,39 @@ class ScaleByRateState(NamedTuple):
     moments: dict[str, jax.Array]
 
 
+def applied_rates(opt_state: optax.OptState) -> dict[str, jax.Array]:
+    """The learning rates in force at the last update, by the part of the optimizer that they belong to.
+
+    Args:
+      opt_state: in any nesting of optax's; parts are groups of `optax.partition`.
+
+    Returns:
+      Scalars by part, names of nested groups joined by slashes; "" where there is one part alone. A part whose
+      parameters have multipliers has two, the least and the greatest rate, named `PART/min` and `PART/max`.
+    """
+    records = _records(opt_state, ())
+    if len(records) == 1:
+        records = {(): next(iter(records.values()))}
+    found = {}
+    for part, rate in records.items():
+        if isinstance(rate, jax.Array) and rate.ndim == 0:
+            found["/".join(part)] = rate
+            continue
+        for name, of in (("min", jnp.min), ("max", jnp.max)):
+            found["/".join((*part, name))] = of(jnp.stack([of(x) for x in jax.tree.leaves(rate)]))
+    return found
+
+
+def _records(node: Any, part: tuple[str, ...]) -> dict[tuple[str, ...], Any]:
+    """Every rate that a state records, by the groups on the way to it."""
+    if isinstance(node, ScaleByRateState):
+        return {part: node.learning_rate}
+    if isinstance(node, dict):
+        return {at: rate for name, child in node.items() for at, rate in _records(child, (*part, str(name))).items()}
+    children = node if isinstance(node, tuple | list) else ()
+    return {at: rate for child in children for at, rate in _records(child, part).items()}
+
+
 def scale_by_rate(
     learning_rate: ArrayLike,
     multipliers: Callable[[Any], Any] | None = None,

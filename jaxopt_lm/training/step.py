@@ -22,6 +22,7 @@ from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers import (
     OptimizerConfig,
     ScheduleConfig,
+    applied_rates,
     clip_by_global_norm,
     grad_norms,
     hutchinson,
@@ -111,9 +112,11 @@ def make_train_step(
 
     Returns:
       `train_step(state, batch, hparams) -> (state, metrics)`. Metrics are float scalars: `train/loss` (cross-entropy in
-      nats) and `train/log_z_squared` before the update, `grads/norm` before clipping, `learning_rate` (the optimizer's
-      field times the schedule; telemetry has what each role was given), `updates/rms`, and `params/norm` after the
-      update.
+      nats) and `train/log_z_squared` before the update, `grads/norm` before clipping, `learning_rate`, `updates/rms`,
+      and `params/norm` after the update. `learning_rate` is what was applied: the optimizer's field times the schedule,
+      for Prodigy times its estimate too. An optimizer of parts has `learning_rate/PART` beside that of its own field:
+      `sgd` and `adaptive` of a hybrid, `matrix` and `rest` of Muon; one whose parameters have multipliers has
+      `learning_rate/min` and `learning_rate/max`. Telemetry has what each role was given.
     """
     labels = model.labels(config)
 
@@ -135,10 +138,10 @@ def make_train_step(
             "train/loss": ce,
             "train/log_z_squared": log_z_squared,
             "grads/norm": optax.tree.norm(grads),
-            "learning_rate": hparams.optimizer.learning_rate * multiplier,
             "updates/rms": optax.tree.norm(updates) / optax.tree.size(updates) ** 0.5,
             "params/norm": optax.tree.norm(params),
         }
+        metrics |= _learning_rates(opt_state, hparams.optimizer.learning_rate * multiplier)
         if options is not None:
             due = (state.step + 1) % options.every_steps == 0
             read = functools.partial(_telemetry, labels, options.token_counts)
@@ -146,6 +149,13 @@ def make_train_step(
         return TrainState(state.step + 1, typing.cast(model.Params, params), opt_state), metrics
 
     return train_step
+
+
+def _learning_rates(opt_state, scheduled):
+    """What the optimizer's parts applied; of several the scheduled rate is that of the config that has the others."""
+    applied = applied_rates(opt_state)
+    named = {f"learning_rate/{part}": rate for part, rate in applied.items() if part}
+    return {"learning_rate": applied.get("", scheduled)} | named
 
 
 def _where_due(due, f, *args):

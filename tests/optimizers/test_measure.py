@@ -205,6 +205,61 @@ def test_by_role_summarises_blocks():
     np.testing.assert_allclose(by_frequency, v[[4, 2, 0, 3]], rtol=1e-6)  # 1 and 5 do not occur
 
 
+def test_blocks_without_a_gradient_are_counted_and_left_out_of_quantiles():
+    """Their lr / (0 + eps), 1e6 here, was the largest rate of an embedding with a token that never occurred."""
+    params, grads = world()
+    for g in grads:
+        g["embed"] = g["embed"].at[jnp.asarray([1, 4])].set(0)
+        g["norm"] = jnp.zeros_like(g["norm"])
+    state, updates = after(o.adamw(LABELS, learning_rate=RATE, **ADAM), params, grads)
+    found = o.telemetry(state, params, updates)
+    scalars = o.telemetry_by_role(found, LABELS)
+    effective, _, _ = expected_of_adam(grads, "embed")
+    seen = jnp.delete(effective, jnp.asarray([1, 4]), axis=0)
+    np.testing.assert_array_equal(found.effective_learning_rate["embed"][1], 0.0)
+    for name, q in (("min", 0), ("q25", 0.25), ("median", 0.5), ("q75", 0.75), ("max", 1)):
+        mine = scalars[f"effective_learning_rate/embedding/{name}"]
+        np.testing.assert_allclose(mine, np.quantile(seen, q), rtol=1e-6)
+        assert scalars[f"effective_learning_rate/norm/{name}"] == 0
+    shares = {role: float(scalars[f"without_gradient/{role}"]) for role in ("embedding", "norm", "mlp")}
+    assert shares == pytest.approx({"embedding": 1 / 3, "norm": 1.0, "mlp": 0.0})
+
+
+INSIDE = o.HybridConfig(adaptive=o.MuonConfig(learning_rate=0.02), adaptive_roles=("attention", "mlp", "norm"))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (o.AdamWConfig(learning_rate=0.25), {"": 0.125}),
+        (o.FrozenConfig(learning_rate=0.25, calibration_steps=1), {"": 0.125}),
+        (o.ScheduleFreeAdamWConfig(learning_rate=0.25), {"": 0.125}),
+        (o.HybridConfig(adaptive=o.AdamWConfig(learning_rate=1e-3)), {"sgd": 5.0, "adaptive": 5e-4}),
+        (o.MuonConfig(rest=o.AdamWConfig(learning_rate=4e-3)), {"matrix": 0.01, "rest": 2e-3}),
+        (INSIDE, {"sgd": 5.0, "adaptive/matrix": 0.01, "adaptive/rest": 0.5 * o.AdamWConfig().learning_rate}),
+        (o.SvrmConfig(learning_rate=0.2, attention_multiplier=1.5, mlp_multiplier=0.5), {"min": 0.05, "max": 0.15}),
+    ],
+    ids=["one part", "frozen", "schedule-free", "hybrid", "Muon", "Muon in a hybrid", "multipliers"],
+)
+def test_rates_applied_by_each_part(config, expected):
+    """Half of each peak, as the schedule says."""
+    params, grads = world()
+    tx = optax.chain(optax.clip(1.0), config.make(0.5, LABELS))
+    state, _ = after(tx, params, grads)
+    found = o.applied_rates(state)
+    assert {name: float(rate) for name, rate in found.items()} == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_rate_of_prodigy_has_its_estimate():
+    """The rate by which an update without decay is Adam's: here of a first step, whose Adam is the sign."""
+    params, grads = world()
+    config = o.ProdigyConfig(learning_rate=0.5, first_estimate=1e-3, eps=1e-12)
+    state, updates = after(config.make(1.0, LABELS), params, grads[:1])
+    (rate,) = o.applied_rates(state).values()
+    np.testing.assert_allclose(rate, 0.5e-3, rtol=1e-6)
+    np.testing.assert_allclose(updates["mlp"], -rate * jnp.sign(grads[0]["mlp"]), rtol=1e-5)
+
+
 def test_gradient_norms_by_role_and_layer():
     for scan_layers in (False, True):
         unrolled, labels = tiny_params(jnp.float64)

@@ -126,6 +126,24 @@ def test_a_calibration_moves_nothing_and_then_the_schedule_begins():
     assert [line["learning_rate"] for line in lines[3:]] == pytest.approx(plain)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (OPTIMIZERS["adamw"](learning_rate=0.2), {"learning_rate": 0.2}),
+        (
+            OPTIMIZERS["hybrid"](learning_rate=0.2, adaptive=OPTIMIZERS["adamw"](learning_rate=1e-3)),
+            {"learning_rate": 0.2, "learning_rate/sgd": 0.2, "learning_rate/adaptive": 1e-3},
+        ),
+        (OPTIMIZERS["prodigy"](learning_rate=0.2, first_estimate=1e-3), {"learning_rate": 0.2e-3}),
+    ],
+    ids=["adamw", "hybrid", "prodigy"],
+)
+def test_metrics_show_the_rates_applied(optimizer, expected):
+    hparams = HPARAMS._replace(optimizer=optimizer, schedule=SCHEDULES["constant"]())
+    _, (line,) = run(dataclasses.replace(TINY_MODEL, num_layers=1), hparams, steps=1)
+    assert {name: value for name, value in line.items() if "learning_rate" in name} == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("num_microbatches", [2, 8])
 def test_microbatches_are_the_whole_batch(num_microbatches, padded, x64):
