@@ -222,9 +222,10 @@ class Decoder(nnx.Module):
             self.head = _param(head_key, (c.embed_dim, c.vocab_size), ("embed", "vocab"), "head", std, c)
 
     def __call__(self, tokens_BL, place):
-        c = self.config
-        embed_VD = _used(self.embed, jnp.dtype(c.compute_dtype), place)
-        x_BLD = place.pin(embed_VD[tokens_BL], _BLD)
+        c, dtype = self.config, jnp.dtype(self.config.compute_dtype)
+        # Gathered in its dtype, then wide: a row's gradient is the sum over all of its tokens, and over both uses.
+        embed_VD = _used(self.embed, dtype, place).astype(_wide(dtype))
+        x_BLD = place.pin(embed_VD[tokens_BL].astype(dtype), _BLD)
         apply = _rematerialized(c, lambda x, block, layer: block(x, layer, place))
         if c.scan_layers:
             x_BLD = nnx.scan(apply, in_axes=(nnx.Carry, 0, 0), out_axes=nnx.Carry)(
@@ -234,8 +235,8 @@ class Decoder(nnx.Module):
             for layer in range(c.num_layers):
                 x_BLD = apply(x_BLD, getattr(self, layer_name(layer)), jnp.asarray(layer))
         x_BLD = self.final_norm(x_BLD, place)
-        head_DV = embed_VD.T if c.tied_embeddings else _used(self.head, x_BLD.dtype, place)
-        logits_BLV = _dot(x_BLD, head_DV, preferred_element_type=_wide(x_BLD.dtype))
+        head_DV = embed_VD.astype(dtype).T if c.tied_embeddings else _used(self.head, dtype, place)
+        logits_BLV = _dot(x_BLD, head_DV, preferred_element_type=_wide(dtype))
         return place.pin(logits_BLV, ("batch", "length", "vocab"))
 
 

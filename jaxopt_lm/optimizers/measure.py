@@ -102,6 +102,7 @@ def telemetry(
     """
     given = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     parts = _parts(opt_state, {name: value for name, value in given.items() if value is not None}, params)
+    params, updates = widen(params), widen(updates)
     columns = [_of_part(part) for part in parts]
     nu, mu, rate, effective, ratio_nu = (_first(params, [column[i] for column in columns]) for i in range(5))
     if learning_rate is not None:

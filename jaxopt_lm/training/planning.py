@@ -19,6 +19,7 @@ from jaxopt_lm import model
 from jaxopt_lm.config import MESH_AXES, TrainConfig
 from jaxopt_lm.errors import require
 from jaxopt_lm.model.summary import flops_per_token
+from jaxopt_lm.optimizers.trees import wide_dtype
 from jaxopt_lm.training import hlo, sharding
 from jaxopt_lm.training.chips import Chip
 from jaxopt_lm.training.loss import Batch, summed_losses
@@ -36,7 +37,7 @@ class Plan:
       mesh: sizes of data, fsdp, tensor.
       num_params: in the whole model.
       params: bytes of parameters.
-      grads: bytes of gradients, which lie as the parameters do; of microbatches, their sum and one part's.
+      grads: bytes of gradients, which lie as the parameters do; of microbatches, their wide sum and one part's.
       opt_state: bytes of the optimizer's state.
       batch: bytes of tokens and targets.
       activations: by rematerialisation policy, what one microbatch keeps for the backward pass, gathered weights
@@ -105,7 +106,7 @@ def make_plan(config: TrainConfig) -> Plan:
         mesh=tuple(mesh.shape[name] for name in MESH_AXES),
         num_params=model.num_params(config.model),
         params=params,
-        grads=params * (1 if config.num_microbatches == 1 else 2),
+        grads=params + (0 if config.num_microbatches == 1 else _bytes(_widened(layout.params))),
         opt_state=_bytes(layout.opt_state),
         batch=_bytes(batch),
         activations=activations(config, mesh),
@@ -122,6 +123,11 @@ def telemetry_options(config: TrainConfig) -> TelemetryOptions | None:
     """The telemetry that a config asks for, of tokens that need not be there."""
     every = config.logging.telemetry_every_steps
     return TelemetryOptions(every, np.ones(config.data.vocab_size, np.int64)) if every else None
+
+
+def _widened(shapes: Any) -> Any:
+    """Shapes of the sums of a tree's gradients."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, wide_dtype(x.dtype), sharding=x.sharding), shapes)
 
 
 def _bytes(tree: Any) -> int:

@@ -30,6 +30,8 @@ from jaxopt_lm.optimizers import (
     telemetry,
     telemetry_by_role,
 )
+from jaxopt_lm.optimizers.clipping import global_norm
+from jaxopt_lm.optimizers.trees import wide_dtype, widen
 from jaxopt_lm.training.loss import Batch, num_targets, summed_losses, target_weights, token_losses
 
 Metrics = dict[str, jax.Array]
@@ -137,9 +139,9 @@ def make_train_step(
         metrics = {
             "train/loss": ce,
             "train/log_z_squared": log_z_squared,
-            "grads/norm": optax.tree.norm(grads),
-            "updates/rms": optax.tree.norm(updates) / optax.tree.size(updates) ** 0.5,
-            "params/norm": optax.tree.norm(params),
+            "grads/norm": global_norm(grads),
+            "updates/rms": global_norm(updates) / optax.tree.size(updates) ** 0.5,
+            "params/norm": global_norm(params),
         }
         metrics |= _learning_rates(opt_state, hparams.optimizer.learning_rate * multiplier)
         if options is not None:
@@ -172,7 +174,10 @@ def _telemetry(labels, token_counts, opt_state, params, updates, grads):
 
 
 class _Objective(NamedTuple):
-    """The loss of a batch as sums over its parts: gradients, and what Sophia estimates curvature from."""
+    """The loss of a batch as sums over its parts: gradients, and what Sophia estimates curvature from.
+
+    Sums are float32 or wider, also where parameters, and so the gradients of one part, are not.
+    """
 
     config: ModelConfig
     batch: Batch
@@ -221,13 +226,13 @@ class _Objective(NamedTuple):
     def _sum(self, of_part):
         """Sum of `of_part(part, index)` over the parts, one after another."""
         if self.num_parts == 1:
-            return of_part(self.batch, 0)
+            return widen(of_part(self.batch, 0))
         # Every num_parts-th row, so that a batch divided over devices makes parts that are divided likewise.
         parts = jax.tree.map(lambda x: x.reshape(-1, self.num_parts, *x.shape[1:]).swapaxes(0, 1), self.batch)
         first = jax.tree.map(lambda x: x[0], parts)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, first, 0))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, wide_dtype(x.dtype)), jax.eval_shape(of_part, first, 0))
         indexed = parts, jnp.arange(self.num_parts)
-        total, _ = jax.lax.scan(lambda so_far, xs: (optax.tree.add(so_far, of_part(*xs)), None), zeros, indexed)
+        total, _ = jax.lax.scan(lambda so_far, xs: (optax.tree.add(so_far, widen(of_part(*xs))), None), zeros, indexed)
         return total
 
 

@@ -7,7 +7,15 @@ import optax
 import pytest
 
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES, AdamWConfig, SgdwConfig, clip_by_global_norm
+from jaxopt_lm.labels import Label
+from jaxopt_lm.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    AdamWConfig,
+    SgdwConfig,
+    clip_by_global_norm,
+    clip_by_layer_norm,
+)
 from jaxopt_lm.optimizers.schedules import WarmupStableDecayConfig
 from tests.optimizers.worlds import LABELS
 
@@ -66,6 +74,17 @@ def test_clipping_is_torchs(scale, expected):
 def test_clipping_hides_no_nan():
     clipped, _ = clip_by_global_norm(1.0).update({"a": jnp.asarray([jnp.nan, 1.0])}, optax.EmptyState())
     assert not np.isfinite(clipped["a"]).any()
+
+
+def test_norms_of_bfloat16_gradients_are_summed_in_float32():
+    """A sum of ones in bfloat16 ends at 256."""
+    grads = {f"{i}": jnp.ones((), jnp.bfloat16) for i in range(600)}
+    labels = dict.fromkeys(grads, Label((), "norm", layer=0))
+    for clip in (clip_by_global_norm(1.0), clip_by_layer_norm(1.0, labels)):
+        clipped, _ = clip.update(grads, optax.EmptyState())
+        assert {x.dtype for x in clipped.values()} == {jnp.dtype("bfloat16")}
+        norm = np.linalg.norm([float(x) for x in clipped.values()])
+        np.testing.assert_allclose(norm, 1.0, rtol=2**-8)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,18 @@ def test_momenta_in_bfloat16_are_read_as_numbers(name):
             np.testing.assert_allclose(mine[leaf], exact[leaf], rtol=1e-6)
 
 
+def test_sums_over_bfloat16_parameters_are_not_rounded_to_bfloat16():
+    params, grads = (jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree) for tree in world())
+    state, updates = after(o.adamw(RATE, LABELS, **ADAM), params, grads)
+    found = o.telemetry(state, params, updates)
+    for leaf in SHAPES:
+        u, p = (np.asarray(tree[leaf], np.float64) for tree in (updates, params))
+        np.testing.assert_allclose(found.update_rms[leaf], np.sqrt(np.mean(u**2)), rtol=1e-6)
+        np.testing.assert_allclose(found.update_to_weight[leaf], np.linalg.norm(u) / np.linalg.norm(p), rtol=1e-6)
+        norm = np.linalg.norm(np.asarray(grads[0][leaf], np.float64))
+        np.testing.assert_allclose(o.grad_norms(grads[0], LABELS)[LABELS[leaf].role], norm, rtol=1e-6)
+
+
 def test_a_rate_that_nobody_knows_is_asked_for():
     params, grads = world()
     state, updates = after(optax.adam(RATE), params, grads)
@@ -211,7 +223,7 @@ def test_blocks_without_a_gradient_are_counted_and_left_out_of_quantiles():
     for g in grads:
         g["embed"] = g["embed"].at[jnp.asarray([1, 4])].set(0)
         g["norm"] = jnp.zeros_like(g["norm"])
-    state, updates = after(o.adamw(LABELS, learning_rate=RATE, **ADAM), params, grads)
+    state, updates = after(o.adamw(RATE, LABELS, **ADAM), params, grads)
     found = o.telemetry(state, params, updates)
     scalars = o.telemetry_by_role(found, LABELS)
     effective, _, _ = expected_of_adam(grads, "embed")

@@ -103,6 +103,12 @@ def test_microbatches_stay_divided_over_the_devices():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_gradients_in_bfloat16_on_a_mesh_are_those_in_float32_on_one_device():
+    """Of every parameter, on tokens as uneven as words are, to rounding; in one part and in four."""
+    done = on_devices(8, [sys.executable, "-m", "tests.training.meshes", "bfloat16"])
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_fsdp_divides_the_memory_of_parameters_and_state():
     """Of the compiled step of 150m with AdamW: its arguments, bytes a device."""
     done = on_devices(8, [sys.executable, "-m", "tests.training.meshes", "memory"])

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh
 from jaxopt_lm.config import MESH_AXES, DataConfig, TrainConfig
 from jaxopt_lm.training import hlo
 from jaxopt_lm.training.hlo import Collective
-from jaxopt_lm.training.planning import activations
+from jaxopt_lm.training.planning import activations, make_plan
 from tests.conftest import TINY_MODEL
 from tests.test_command_lines import assert_one_line, run
 from tests.write_config_dumps import ROOT
@@ -197,6 +197,15 @@ def test_activations_count_gathered_weights_that_are_kept():
     more = {remat: size - kept(1, 1)[remat] for remat, size in kept(1, 2).items()}
     again = 4 * (mlp + head)  # one block's, for its recomputation
     assert more == {"none": 4 * (layers * mlp + head), "dots": again, "full": again}
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_parts_of_bfloat16_parameters_have_a_sum_in_float32(tiny):
+    """4 bytes a parameter, and 2 for the gradient of a part."""
+    decoder = dataclasses.replace(TINY_MODEL, num_layers=1, param_dtype="bfloat16")
+    plan = make_plan(dataclasses.replace(tiny, model=decoder, num_microbatches=2))
+    assert plan.params == 2 * plan.num_params
+    assert plan.grads == 6 * plan.num_params
 
 
 C4 = f"--config={ROOT}/configs/c4.py:size=1.2b,chips=64"

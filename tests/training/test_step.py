@@ -15,6 +15,7 @@ from jaxopt_lm.training.loss import Batch
 from jaxopt_lm.training.step import HParams, TelemetryOptions, init_state, make_eval_step, make_train_step
 from tests.conftest import TINY_MODEL
 from tests.optimizers.worlds import slice_of
+from tests.training.meshes import ROUNDING, gradients, relative_errors, zipfian
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -244,3 +245,41 @@ def test_no_clipping_is_structure():
     _, free = run(TINY_MODEL, grads_far_above._replace(max_grad_norm=None), steps=1)
     ratio = free[0]["updates/rms"] / clipped[0]["updates/rms"]
     assert ratio == pytest.approx((free[0]["grads/norm"] + 1e-6) / 1e-3, rel=1e-4)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_gradients_in_bfloat16_are_those_in_float32_to_rounding(tied):
+    """Of every parameter, on tokens as uneven as words are: no sum, of a frequent token's row say, stalls."""
+    expected = gradients(zipfian(tied, "float32"))
+    for parts in (1, 4):
+        errors = relative_errors(gradients(zipfian(tied, "bfloat16", num_microbatches=parts)), expected)
+        assert max(errors.values()) < ROUNDING, (parts, errors)
+
+
+def test_parts_of_bfloat16_parameters_add_up_in_float32():
+    """The gradient's error stays that of one rounding to bfloat16, 2^-9, and does not grow with the number of parts."""
+
+    wide = zipfian(False, "float32")
+    params = jax.tree.map(lambda p: p.astype("bfloat16"), model.init(wide.model, jax.random.key(0)))
+
+    def found(dtype, parts):
+        decoder = dataclasses.replace(wide.model, param_dtype=dtype)
+        config = dataclasses.replace(wide, model=decoder, num_microbatches=parts)
+        return gradients(config, jax.tree.map(lambda p: p.astype(dtype), params))
+
+    expected = found("float32", 1)
+    for parts in (1, 128):
+        errors = relative_errors(found("bfloat16", parts), expected)
+        assert max(errors.values()) < 2.5e-3, (parts, errors)
+
+
+def test_norms_of_bfloat16_parameters_are_summed_in_float32():
+    config = dataclasses.replace(TINY_MODEL, num_layers=2, param_dtype="bfloat16")
+    hparams = HPARAMS._replace(optimizer=OPTIMIZERS["sgdw"](learning_rate=0.5, momentum=0.5), max_grad_norm=None)
+    state, (metrics,) = run(config, hparams, steps=1)
+
+    def norm(tree):
+        return sum(float(np.square(np.asarray(x, np.float64)).sum()) for x in jax.tree.leaves(tree)) ** 0.5
+
+    assert metrics["params/norm"] == pytest.approx(norm(state.params), rel=1e-5)
+    assert metrics["grads/norm"] == pytest.approx(norm(optax.tree.get(state.opt_state, "mu")), rel=1e-5)
