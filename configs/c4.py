@@ -3,16 +3,27 @@
 150m: 216.8 M parameters, 25,000 steps of 256 x 512 tokens, 3.3 B tokens: for an accelerator. Needs C4 as TFDS prepares
 it (c4/en:3.0.1; 24 of its 1,024 training shards hold enough) and T5's vocabulary cc_all.32000, whose hash is checked.
 Prepares the tokens first, 7 GB; `python -m jaxopt_lm.prepare` does only that, in as many processes as you start.
+Another optimizer or schedule has its own defaults: --config=configs/c4.py:size=300m,optimizer=lion,schedule=linear
 
     python -m jaxopt_lm.train --config=configs/c4.py:data_dir=/data/tfds,vocabulary=/data/cc_all.32000.model
     python -m jaxopt_lm.plan --config=configs/c4.py:size=1.2b,chips=64 --devices=64 --chip=H100
 """
 
-from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, MeshConfig, TrainConfig, parse_arg
+from jaxopt_lm.config import (
+    CheckpointConfig,
+    DataConfig,
+    EvalConfig,
+    LoggingConfig,
+    MeshConfig,
+    TrainConfig,
+    choose,
+    chosen,
+    parse_arg,
+)
 from jaxopt_lm.data.config import CC_ALL_32000_SHA256
 from jaxopt_lm.errors import require
 from jaxopt_lm.model import preset
-from jaxopt_lm.optimizers import AdamWConfig
+from jaxopt_lm.optimizers import SCHEDULES, AdamWConfig
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 
 STEPS = {"150m": 25_000, "300m": 50_000, "600m": 100_000, "1.2b": 200_000}
@@ -30,7 +41,13 @@ CHIPS = {
 
 def get_config(arg: str = "") -> TrainConfig:
     values = parse_arg(
-        arg, data_dir="tensorflow_datasets", vocabulary="cc_all.32000/sentencepiece.model", size="150m", chips=1
+        arg,
+        data_dir="tensorflow_datasets",
+        vocabulary="cc_all.32000/sentencepiece.model",
+        size="150m",
+        chips=1,
+        optimizer="adamw",
+        schedule="warmup_cosine",
     )
     size = values.size
     require(size in STEPS, f"config argument 'size={size}': must be one of {', '.join(STEPS)}")
@@ -39,7 +56,7 @@ def get_config(arg: str = "") -> TrainConfig:
     )
     mesh, remat = CHIPS[values.chips]
     return TrainConfig(
-        workdir=f"runs/c4_{size}",
+        workdir=f"runs/c4_{size}" + chosen(arg, "optimizer", "schedule"),
         model=preset(size, remat=remat),
         data=DataConfig(
             task="c4",
@@ -51,8 +68,14 @@ def get_config(arg: str = "") -> TrainConfig:
             vocab_size=32_100,
             tokens_dir=f"tokens/c4_{SHARDS[size]}_shards",
         ),
-        optimizer=AdamWConfig(learning_rate=3.16e-3, b1=0.9, b2=0.95, eps=1e-15, weight_decay=0.0),
-        schedule=WarmupCosineConfig(warmup_fraction=0.1, start_fraction=0.1, end_fraction=0.1),
+        optimizer=choose(
+            values.optimizer, AdamWConfig(learning_rate=3.16e-3, b1=0.9, b2=0.95, eps=1e-15, weight_decay=0.0)
+        ),
+        schedule=choose(
+            values.schedule,
+            WarmupCosineConfig(warmup_fraction=0.1, start_fraction=0.1, end_fraction=0.1),
+            *(schedule(warmup_fraction=0.1) for schedule in SCHEDULES.values()),
+        ),
         eval=EvalConfig(every_steps=1000, batch_size=256, max_batches=125),
         checkpoint=CheckpointConfig(every_steps=1000),
         logging=LoggingConfig(every_steps=10, telemetry_every_steps=100),

@@ -7,15 +7,17 @@ import dataclasses
 import re
 import types
 import typing
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.errors import InputError, check_path, require
 from jaxopt_lm.model import ModelConfig
-from jaxopt_lm.optimizers import AdamWConfig, OptimizerConfig, ScheduleConfig
+from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES, AdamWConfig, OptimizerConfig, ScheduleConfig
 from jaxopt_lm.optimizers.config import FLOAT32_MAX
-from jaxopt_lm.optimizers.own import check_class
+from jaxopt_lm.optimizers.own import check_class, class_named
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
+
+_T = TypeVar("_T")
 
 
 def _at_least(section: str, config: Any, low: int, *names: str) -> None:
@@ -266,6 +268,39 @@ def type_name(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(typing.get_args(hint))
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def choose(spec: str, *offered: _T) -> _T:
+    """The optimizer or the schedule that a config file's argument asks for.
+
+    Args:
+      spec: a registered name, or `FILE.py:CLASS` or `MODULE:CLASS` of one's own; of an optimizer `MODULE:FUNCTION` too.
+      *offered: configs; the one of the class that `spec` names is taken, or if none is, the class with its defaults.
+
+    Raises:
+      InputError: there is no such class, or its fields have no defaults.
+    """
+    optimizer = isinstance(offered[0], OptimizerConfig)
+    base, registry = (OptimizerConfig, OPTIMIZERS) if optimizer else (ScheduleConfig, SCHEDULES)
+    section = "optimizer" if optimizer else "schedule"
+    try:
+        cls = class_named(base, registry, spec)
+    except InputError as error:
+        raise InputError(f"config argument {section}={error}") from None
+    found = next((config for config in offered if type(config) is cls), None)
+    lacking = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+    require(
+        found is not None or not lacking,
+        f"config argument {section}={spec}: has no default for {', '.join(lacking)}; leave it out and give "
+        f"--config.{section}={spec} " + " ".join(f"--config.{section}.{name}=…" for name in lacking),
+    )
+    return typing.cast(_T, cls() if found is None else found)
+
+
+def chosen(arg: str, *keys: str) -> str:
+    """`_VALUE` for each of the keys that an argument gives, for the name of a run; of FILE.py:CLASS the class."""
+    items = [item.partition("=") for item in arg.split(",")]
+    return "".join(f"_{value.rpartition(':')[2]}" for key, _, value in items if key in keys)
 
 
 def parse_arg(arg: str, **defaults: Any) -> types.SimpleNamespace:

@@ -79,7 +79,7 @@ def assert_one_line(done: subprocess.CompletedProcess, *parts: str) -> None:
     [
         ((), ("--config is missing",)),
         (("--config=configs/none.py",), ("no such file configs/none.py",)),
-        ((f"{QUICKSTART}:optimizer=adamm",), ("optimizer=adamm", "adamw")),
+        ((f"{QUICKSTART}:optimizer=adamm",), ("optimizer='adamm'", "adamw")),
         ((QUICKSTART, "--config.optimizer.learing_rate=1"), ("learing_rate=1", "--config.optimizer.learning_rate")),
         ((QUICKSTART, "--config.optimizer.learning_rate=fast"), ("--config.optimizer.learning_rate", "'fast'")),
         ((QUICKSTART, "--config.optimizer.learning_rate=nan"), ("optimizer.learning_rate=nan", "[0, inf)")),

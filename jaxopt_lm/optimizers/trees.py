@@ -64,13 +64,18 @@ MOMENTA = ("mu", "ema", "trace", "m1", "m", "exp_avg")
 def _narrow_momenta(state: Any, params: Any, dtype: str | None) -> Any:
     if dtype is None:
         return state
-    below = structure(params)  # where names are those of parameters
+    below, found = structure(params), []  # below which names are those of parameters
 
     def narrow(path, tree):
-        named = any(getattr(key, "name", None) in MOMENTA for key in path)
-        return jax.tree.map(lambda x: x.astype(dtype), tree) if named else tree
+        if not any(getattr(key, "name", None) in MOMENTA for key in path):
+            return tree
+        found.append(path)
+        return jax.tree.map(lambda x: x.astype(dtype), tree)
 
-    return jax.tree.map_with_path(narrow, state, is_leaf=lambda node: structure(node) == below)
+    narrowed = jax.tree.map_with_path(narrow, state, is_leaf=lambda node: structure(node) == below)
+    known = ", ".join(MOMENTA)
+    require(bool(found), f"mu_dtype={dtype!r}: the state has no momentum, called one of {known}; leave it None")
+    return narrowed
 
 
 def with_wide_state(

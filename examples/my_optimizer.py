@@ -1,0 +1,26 @@
+"""An optimizer of one's own: the sign of an average of gradients, where the newest gradient has the same sign."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_lm.optimizers import OptimizerConfig, traceable
+
+
+@traceable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mine(OptimizerConfig):
+    learning_rate: float = 1e-3
+    b1: float = 0.9
+    """Decay of the average."""
+
+    def direction(self, labels):
+        average = optax.ema(self.b1)
+
+        def update(grads, state, params=None):
+            mu, state = average.update(grads, state, params)
+            return jax.tree.map(lambda m, g: jnp.sign(m) * (m * g > 0), mu, grads), state
+
+        return optax.GradientTransformation(average.init, update)
