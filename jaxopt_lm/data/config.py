@@ -78,6 +78,6 @@ class TokensConfig:
         )
 
     def identity(self) -> dict[str, Any]:
-        """Every field that decides the tokens: all but the folder they lie in."""
+        """Every field but the folder of the tokens."""
         fields = dataclasses.fields(TokensConfig)
         return {field.name: getattr(self, field.name) for field in fields if field.name != "tokens_dir"}

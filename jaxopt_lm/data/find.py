@@ -112,8 +112,8 @@ def find(address: str, suffixes: tuple[str, ...], max_files: int | None = None) 
     import fsspec
 
     named = os.path.lexists(address)
-    there = (fsspec.filesystem("file"), os.path.join(os.getcwd(), address))  # fsspec reads more than a name into some
-    fs, path = there if named else fsspec.core.url_to_fs(address)
+    here = (fsspec.filesystem("file"), os.path.join(os.getcwd(), address))  # fsspec reads more than a name into some
+    fs, path = here if named else fsspec.core.url_to_fs(address)
     search, kinds = _Search(fs, suffixes), ", ".join(suffixes)
     single = (named or fs.exists(path)) and not fs.isdir(path)
     for top in [path] if single or fs.isdir(path) else _matches(fs, path):
@@ -145,26 +145,28 @@ class _Search:
 
     def take(self, path: str) -> None:
         """Takes a file, or what is below a folder."""
-        folder = self._fs.isdir(path)
-        if not folder and split_kind(path)[0] not in self._suffixes:
-            self._left_out[path] = ""
-        elif not folder and self._local and os.path.exists(path) and not os.path.isfile(path):
-            self._left_out[path] = " (neither a file nor a folder)"
-        elif self._is_again(path):
-            return
-        elif folder:
+        if not self._fs.isdir(path):
+            self._take_file(path)
+        elif not self._is_again(path):
             self._take_folder(path)
-        else:
+
+    def _take_file(self, path: str) -> None:
+        if split_kind(path)[0] not in self._suffixes:
+            self._left_out[path] = ""
+        elif self._local and os.path.exists(path) and not os.path.isfile(path):
+            self._left_out[path] = " (neither a file nor a folder)"
+        elif not self._is_again(path):
             self.paths.append(path)
 
     def _take_folder(self, folder: str) -> None:
         names = os.listdir(folder) if self._local else (_below(folder, path) for path in self._fs.find(folder))
+        take = self.take if self._local else self._take_file  # elsewhere it is asked for all of them at once
         for name in sorted(names):
             path = posixpath.join(folder, name)
             if _is_hidden(name):
                 self._left_out[path] = " (hidden)"
             else:
-                self.take(path)
+                take(path)
 
     def _is_again(self, path: str) -> bool:
         real = os.path.realpath(path) if self._local else path

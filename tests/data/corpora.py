@@ -21,7 +21,7 @@ C4_SHARDS = 8
 
 def paragraphs(first: int, count: int) -> Iterator[str]:
     """`count` paragraphs of the State of the Union addresses from number `first` on, of at least 200 characters."""
-    from jaxopt_lm.data.sotu import speech_files
+    from jaxopt_lm.data.places import speech_files
 
     texts = (text.strip() for file in speech_files() for text in file.read_text(encoding="utf-8").split("\n\n"))
     kept = (text for text in texts if len(text) >= 200)
