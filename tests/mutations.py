@@ -1282,6 +1282,20 @@ MUTATIONS = (
         "schedules: warmup a step late",
         "test_schedules.py -k warmup_is_linear",
     ),
+    Mutation(
+        "schedules.py",
+        "return rounded(fraction * total)",
+        "return fraction * total",
+        "schedules: a fraction's steps not rounded",
+        "test_schedules.py -k fraction",
+    ),
+    Mutation(
+        "schedules.py",
+        "self.warmup_fraction, total, jnp.round",
+        "self.warmup_fraction, total + lead, jnp.round",
+        "schedules: a fraction of the calibration too",
+        "test_schedules.py -k fraction",
+    ),
     # Telemetry
     Mutation(
         "measure.py",

@@ -1,6 +1,7 @@
 """The command lines as a user meets them: help that is quick and complete, bad input in one line with exit code 2."""
 
 import dataclasses
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,27 @@ def assert_one_line(done: subprocess.CompletedProcess, *parts: str) -> None:
 )
 def test_bad_arguments(arguments, parts):
     assert_one_line(run("-m", "jaxopt_lm.train", *arguments), *parts)
+
+
+@pytest.mark.parametrize(
+    ("module", "work", "arguments"),
+    [
+        ("plan", "planning.make_plan", [QUICKSTART, "--chip=H100", "--devices=1"]),
+        ("evaluate", "evaluation.evaluate_run", ["--workdir=x"]),
+    ],
+)
+def test_ctrl_c_kills_what_has_nothing_to_save(module, work, arguments):
+    """A KeyboardInterrupt amid compiling ended in a segmentation fault, up to a minute later."""
+    code = f"""
+import signal, sys
+from jaxopt_lm import {module}
+from jaxopt_lm.training import evaluation, planning
+{work} = lambda *args, **kwargs: signal.raise_signal(signal.SIGINT)
+sys.argv = ["{module}", *{arguments}]
+sys.exit({module}.main())
+"""
+    done = run("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def train(config: TrainConfig, tmp_path: Path) -> subprocess.CompletedProcess:

@@ -280,7 +280,9 @@ class _Trainer:
 
         step = checkpoints.latest_step
         if step is None:
-            return sharding.jit_init(self.config, self.layout)(*self._given_params())
+            given = self._given_params()
+            with self.stop.listening("stopping before the first step"):  # an exception amid compiling would crash
+                return sharding.jit_init(self.config, self.layout)(*given)
         state, meta = checkpoints.restore(step, self.layout)
         require(
             self.train_store.manifest.has_digest(meta["tokens"]),

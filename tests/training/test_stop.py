@@ -178,6 +178,21 @@ def test_where_nothing_is_to_be_saved_a_signal_acts_at_once(config, monkeypatch,
     assert timeless(config.workdir) == lines
 
 
+def test_a_signal_while_the_first_state_is_compiled_is_remembered(config, monkeypatch):
+    """An exception amid compiling crashes the process."""
+    real, output = loop.sharding.jit_init, io.StringIO()
+
+    def jit_init(*args):
+        signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(loop.sharding, "jit_init", jit_init)
+    result = loop.run(config, Console(file=output, width=200))
+    assert (result.status, result.step, result.exit_code) == ("interrupted", 0, 130)
+    assert list(read_metrics(config.workdir)) == []
+    assert "SIGINT heard: stopping before the first step; a second ends at once" in output.getvalue()
+
+
 def test_a_signal_while_tokens_are_prepared(config, tmp_path, monkeypatch):
     """The child is ended, and no training begins."""
     children = []
