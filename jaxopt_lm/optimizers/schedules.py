@@ -139,7 +139,7 @@ class WarmupStableDecayConfig(_DecayConfig):
     """1 until the last d steps, then linear to end_fraction at T. Hu et al. 2024, arXiv 2404.06395."""
 
     decay_steps: int | None = None
-    """Steps of the final decay; without decay_fraction too it is one."""
+    """Steps of the final decay; without decay_fraction too a tenth of the run."""
     decay_fraction: float | None = None
     """The same as a fraction of the run, at least one step; given in place of decay_steps."""
 
@@ -149,15 +149,18 @@ class WarmupStableDecayConfig(_DecayConfig):
         check(self, "decay_steps", 1)
         check(self, "decay_fraction", 0, 1, open_low=True)
 
+    def _decay(self, total: Any, rounded: Callable[[Any], Any] = round) -> Any:
+        neither = self.decay_steps is None and self.decay_fraction is None
+        return _steps(self.decay_steps, 0.1 if neither else self.decay_fraction, total, rounded)
+
     def _after_warmup(self, s, w, total):
-        d = jnp.asarray(_steps(self.decay_steps, self.decay_fraction, total, jnp.round)).astype(s.dtype)
-        d = jnp.maximum(d, 1)
+        d = jnp.maximum(jnp.asarray(self._decay(total, jnp.round)).astype(s.dtype), 1)
         return 1 - (1 - self.end_fraction) * jnp.clip((s - (total - d)) / d, 0, 1)
 
     def check_fits(self, num_train_steps):
         super().check_fits(num_train_steps)
         w = _steps(self.warmup_steps, self.warmup_fraction, num_train_steps)
-        d = max(_steps(self.decay_steps, self.decay_fraction, num_train_steps), 1)
+        d = max(self._decay(num_train_steps), 1)
         require(
             w + d <= num_train_steps,
             f"{_in_words(self, 'decay', d)}: with a warmup of {w} steps must be at most "
