@@ -165,7 +165,8 @@ class FunctionConfig(OptimizerConfig):
             links = [self._call(rate, arguments | ({self._mask: mask} if mask is not None and self._mask else {}))]
         else:
             links = [self._call(rate, arguments), optax.add_decayed_weights(-rate * self.weight_decay, mask)]
-        return with_wide_state(optax.chain(*links, record_rate(rate, self.moments())), self.mu_dtype)
+        recorded = optax.chain(*links, record_rate(rate, self.moments()))
+        return with_wide_state(recorded, self.mu_dtype, type(self).__name__)
 
     def _call(self, rate: jax.Array, arguments: dict[str, Any]) -> optax.GradientTransformation:
         try:

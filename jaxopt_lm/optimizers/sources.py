@@ -81,12 +81,16 @@ def origin_of(thing: Any) -> Origin:
     """
     module, attribute = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", "")
     remember(module)
-    require(
-        module in _LOADED and "<" not in attribute,
-        f"{attribute or thing}: is made in a function, a notebook or at a prompt, where a run cannot find it again; "
-        "define it at the top level of a file",
-    )
+    _require_found(module in _LOADED and _stands_where_it_says(thing), attribute or str(thing))
     return Origin(_LOADED[module][0], attribute, _LOADED[module][1])
+
+
+def _require_found(found: bool, what: str) -> None:
+    require(
+        found,
+        f"{what}: is made in a function, in a notebook or at a prompt, or has no source, so a run could not find it "
+        "again; define it at the top level of a file",
+    )
 
 
 def load_file(path: Path, called: str | None = None) -> ModuleType:
@@ -151,6 +155,7 @@ def find(spec: str) -> tuple[Any, Origin]:
     if _stands_where_it_says(thing):
         return thing, origin_of(thing)
     remember(match["module"])
+    _require_found(match["module"] in _LOADED, spec)
     called, content = _LOADED[match["module"]]
     return thing, Origin(called, match["attribute"], content)
 
