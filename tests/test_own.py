@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ from jaxopt_lm.config import TrainConfig, choose, chosen
 from jaxopt_lm.config_io import WithConfig, from_command_line, from_dict, load, sources, to_dict, to_json
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import AdamWConfig, FromOptax, HybridConfig, LionConfig, MuonConfig
-from jaxopt_lm.optimizers.own import class_named
 from jaxopt_lm.optimizers.schedules import ConstantConfig, LinearConfig, WarmupCosineConfig
-from tests.test_command_lines import run
+from jaxopt_lm.optimizers.sources import LOADED
+from jaxopt_lm.training.evaluation import evaluate_run
 from tests.training.test_loop import quiet_train
 from tests.write_config_dumps import ROOT
 
@@ -54,29 +55,29 @@ def short(tiny, **fields) -> TrainConfig:
     return dataclasses.replace(tiny, num_train_steps=12, **fields)
 
 
-AGAIN = """
-from jaxopt_lm.config_io import load
-from jaxopt_lm.training import train
-from jaxopt_lm.training.evaluation import evaluate_run
-assert load("run/config.json").optimizer.b1 == 0.8
-print(evaluate_run("run").step, train(load("run/config.json")).step)
-"""
+def forget(module: str, monkeypatch) -> None:
+    """As a new process would: nothing of it is imported."""
+    for name in list(sys.modules):
+        if re.match(rf"{module}\b", name):
+            monkeypatch.delitem(sys.modules, name)
+            monkeypatch.delitem(LOADED, name, raising=False)
 
 
-def test_a_run_is_read_back_by_a_process_that_has_its_folder_alone(here, tiny):
-    """Evaluated and gone on with, the user's file gone."""
-    optimizer = class_named(type(BASE.optimizer).__mro__[2], {}, "my_optimizer.py:Mine")(b1=0.8)
-    config = short(tiny, optimizer=optimizer, workdir="run")
-    quiet_train(config)
+def test_a_run_is_read_back_where_its_folder_alone_is_left(here, tiny, monkeypatch):
+    """Evaluated and gone on with; the user's file is gone and nothing of it is imported."""
+    optimizer = dataclasses.replace(choose("my_optimizer.py:Mine", AdamWConfig()), b1=0.8)
+    quiet_train(short(tiny, optimizer=optimizer, workdir="run"))
     assert (here / "run" / "my_optimizer.py").read_bytes() == EXAMPLE.read_bytes()
-    dumped = json.loads(Path("run/config.json").read_text())["optimizer"]
-    assert dumped["name"] == "my_optimizer.py:Mine"
+    assert json.loads(Path("run/config.json").read_text())["optimizer"]["name"] == "my_optimizer.py:Mine"
     shutil.rmtree("run/checkpoints/12")
     Path("my_optimizer.py").unlink()
-    done = run("-c", AGAIN, cwd=here)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "10 12"
-    assert "resuming run from step 10" in done.stdout
+    forget("my_optimizer", monkeypatch)
+    assert evaluate_run("run").step == 10
+    config = load("run/config.json")
+    assert (type(config.optimizer) is not type(optimizer), config.optimizer.b1) == (True, 0.8)
+    result, output = quiet_train(config)
+    assert result.step == 12
+    assert "resuming run from step 10" in output
 
 
 def test_changed_source_is_refused_by_name(here, tiny):
@@ -180,9 +181,7 @@ def test_a_module_of_a_package_is_imported_while_it_is_the_same(here, monkeypatc
     package.mkdir()
     (package / "__init__.py").write_text("from .optimizer import Mine\n")
     (package / "rates.py").write_text("RATE = 0.25\n")
-    source = (
-        EXAMPLE.read_text().replace("1e-3", "RATE").replace("import jax\n", "import jax\nfrom .rates import RATE\n")
-    )
+    source = "from .rates import RATE\n" + EXAMPLE.read_text().replace("1e-3", "RATE")
     (package / "optimizer.py").write_text(source)
     config = dataclasses.replace(BASE, optimizer=choose("their_package:Mine", AdamWConfig()))
     assert config.optimizer.learning_rate == 0.25
@@ -193,19 +192,9 @@ def test_a_module_of_a_package_is_imported_while_it_is_the_same(here, monkeypatc
     forget("their_package", monkeypatch)
     again = load(str(path))
     assert type(again.optimizer) is not type(config.optimizer)
-    assert to_json(again) == to_json(config)
+    assert to_json(again) == path.read_text()
     changed = dataclasses.replace(BASE, optimizer=choose("their_package:Mine", AdamWConfig()))
-    assert to_json(changed) != to_json(config)
-
-
-def forget(package: str, monkeypatch) -> None:
-    """As a new process would: nothing of it is imported."""
-    from jaxopt_lm.optimizers import sources
-
-    for name in list(sys.modules):
-        if name.partition(".")[0] == package:
-            monkeypatch.delitem(sys.modules, name)
-            sources._LOADED.pop(name, None)
+    assert to_json(changed) != path.read_text()
 
 
 @pytest.mark.parametrize(
@@ -231,11 +220,11 @@ def test_two_sources_of_one_name_are_refused(here):
     assert sources(dataclasses.replace(BASE, optimizer=MuonConfig(rest=inner))).keys() == {"my_optimizer.py"}
     both = HybridConfig(adaptive=MuonConfig(rest=inner))
     with pytest.raises(InputError, match=r"my_optimizer\.py:Mine: another source of this config is named my_optimizer"):
-        sources({"a": outer, "b": both} and _Two(outer, both))
+        sources(Two(outer, both))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Two:
+class Two:
     one: object
     other: object
 
@@ -248,7 +237,7 @@ def test_a_class_that_no_run_could_find_again_is_refused(tiny):
         short(tiny, optimizer=Inside())
     namespace: dict = {"__name__": "__main__"}
     exec(EXAMPLE.read_text(), namespace)  # as a cell of a notebook would
-    with pytest.raises(InputError, match=r"^Mine: is made in a function, a notebook or at a prompt"):
+    with pytest.raises(InputError, match=r"^Mine: is made in a function, in a notebook or at a prompt"):
         quiet_train(short(tiny, optimizer=namespace["Mine"]()))
     assert not Path(tiny.workdir).exists()
 
@@ -295,15 +284,15 @@ def test_ones_own_is_chosen_by_where_it_is(here):
         (["--config.schedule=lion"], "--config.schedule: 'lion': must be one of constant, "),
         (
             ["--config.schedule=optax:lion"],
-            "--config.schedule: 'optax._src.alias:lion': must be a subclass of Schedule",
+            "--config.schedule: 'optax._src.alias:lion': must be a subclass of",
         ),
         (["--config.optimizer=optax:lion"], "--config.optimizer.learning_rate: is missing; give it a value"),
         (
             ["--config.optimizer=optax:lion", "--config.optimizer.learning_rate=-1"],
-            "optimizer.learning_rate=-1.0: must",
+            "optimizer.learning_rate=-1.0: ",
         ),
         (["--config.optimizer=frozen", "--config.num_train_steps=9"], "optimizer.calibration_steps=1000: must be less"),
-        (["--config.optimizer=os:getcwd"], "--config.optimizer: 'os"),
+        (["--config.optimizer=os:getcwd"], "--config.optimizer: getcwd: is made in a function, in a notebook or"),
     ],
     ids=range(8),
 )
@@ -336,13 +325,11 @@ def test_every_config_file_takes_optimizer_schedule_and_size(spec, here):
     assert plain.model.num_layers in (12, 24)
     config = load(f"{ROOT}/configs/{spec},optimizer=my_optimizer.py:Mine,schedule=linear")
     assert to_dict(config)["optimizer"]["name"] == "my_optimizer.py:Mine"
-    assert config.schedule == LinearConfig(warmup_steps=plain.schedule.warmup_steps)
+    assert config.schedule == dataclasses.replace(LinearConfig(), warmup_fraction=plain.schedule.warmup_fraction)
     assert config.workdir == f"{plain.workdir}_Mine_linear"
     with pytest.raises(InputError, match=r"config argument optimizer='lionn': must be one of adafactor, "):
         load(f"{ROOT}/configs/{spec},optimizer=lionn")
-    with pytest.raises(
-        InputError, match=r"optimizer=optax:lion: has no default for learning_rate; leave it out and give"
-    ):
+    with pytest.raises(InputError, match=r"optimizer=optax:lion: has no default for learning_rate; leave it out"):
         load(f"{ROOT}/configs/{spec},optimizer=optax:lion")
 
 

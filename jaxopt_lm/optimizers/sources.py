@@ -58,19 +58,19 @@ def _sha256(content: bytes) -> str:
 
 
 # By the name in `sys.modules`: (name of the module to read it back by, bytes of its file).
-_LOADED: dict[str, tuple[str, bytes]] = {}
+LOADED: dict[str, tuple[str, bytes]] = {}
 
 
 def remember(name: str) -> None:
     """Reads the file of a module that is being imported: later it may be another."""
     file = getattr(sys.modules.get(name), "__file__", None)
-    if name in _LOADED or not file or not Path(file).is_file():
+    if name in LOADED or not file or not Path(file).is_file():
         return
     if name == "__main__":
         called = Path(file).stem
     else:
         called = name + (".__init__" if hasattr(sys.modules[name], "__path__") else "")
-    _LOADED[name] = called, Path(file).read_bytes()
+    LOADED[name] = called, Path(file).read_bytes()
 
 
 def origin_of(thing: Any) -> Origin:
@@ -81,8 +81,8 @@ def origin_of(thing: Any) -> Origin:
     """
     module, attribute = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", "")
     remember(module)
-    _require_found(module in _LOADED and _stands_where_it_says(thing), attribute or str(thing))
-    return Origin(_LOADED[module][0], attribute, _LOADED[module][1])
+    _require_found(module in LOADED and _stands_where_it_says(thing), attribute or str(thing))
+    return Origin(LOADED[module][0], attribute, LOADED[module][1])
 
 
 def _require_found(found: bool, what: str) -> None:
@@ -113,12 +113,12 @@ def load_file(path: Path, called: str | None = None) -> ModuleType:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__name__ = name
-    sys.modules[name], _LOADED[name] = module, (called, content)
+    sys.modules[name], LOADED[name] = module, (called, content)
     try:
         with importing_beside(path):
             exec(compile(content, path, "exec"), vars(module))
     except BaseException as error:
-        del sys.modules[name], _LOADED[name]
+        del sys.modules[name], LOADED[name]
         if isinstance(error, ImportError):
             raise InputError(f"{path}: {error}; put what it imports beside it, or on PYTHONPATH") from None
         raise
@@ -150,13 +150,13 @@ def find(spec: str) -> tuple[Any, Origin]:
         require(path.is_file(), f"'{spec}': no such file {path}")
         module = load_file(path)
         thing = _attribute(module, match["attribute"], spec)
-        return thing, Origin(path.stem, match["attribute"], _LOADED[module.__name__][1])
+        return thing, Origin(path.stem, match["attribute"], LOADED[module.__name__][1])
     thing = _attribute(_imported(match["module"], spec), match["attribute"], spec)
     if _stands_where_it_says(thing):
         return thing, origin_of(thing)
     remember(match["module"])
-    _require_found(match["module"] in _LOADED, spec)
-    called, content = _LOADED[match["module"]]
+    _require_found(match["module"] in LOADED, spec)
+    called, content = LOADED[match["module"]]
     return thing, Origin(called, match["attribute"], content)
 
 
@@ -186,7 +186,7 @@ def find_again(name: str, sha256: str, folder: Path) -> tuple[Any, Origin]:
         require(_sha256(kept.read_bytes()) == sha256, f"{kept}: is not the source that the run began with; put it back")
         module = load_file(kept, called)
     thing = _attribute(module, attribute, name)
-    return thing, Origin(called or kept.stem, attribute, _LOADED[module.__name__][1])
+    return thing, Origin(called or kept.stem, attribute, LOADED[module.__name__][1])
 
 
 def _unchanged(called: str, sha256: str) -> ModuleType | None:
@@ -197,7 +197,7 @@ def _unchanged(called: str, sha256: str) -> ModuleType | None:
     except ImportError:
         return None
     remember(called)
-    return module if called in _LOADED and _sha256(_LOADED[called][1]) == sha256 else None
+    return module if called in LOADED and _sha256(LOADED[called][1]) == sha256 else None
 
 
 def _imported(called: str, spec: str) -> ModuleType:
