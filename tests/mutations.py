@@ -934,7 +934,7 @@ MUTATIONS = (
     ),
     Mutation(
         "mars.py",
-        "return map_params(corrected, updates, state.previous), ReduceVarianceState(previous)",
+        "return map_params(corrected, updates, state.previous), ReduceVarianceState(updates)",
         "return (c := map_params(corrected, updates, state.previous)), ReduceVarianceState(c)",
         "MARS: the last corrected gradient for the last gradient",
         "test_golden.py -k mars",
@@ -1069,8 +1069,8 @@ MUTATIONS = (
     ),
     Mutation(
         "clipping.py",
-        "layers.at[label.layer].add(",
-        "layers.at[label.layer].set(",
+        "layers.at[positions[label.layer]].add(",
+        "layers.at[positions[label.layer]].set(",
         "clipping by layer: the norm of a layer's last tensor alone",
         "test_identities.py -k clipping_by_layer",
     ),
@@ -1141,7 +1141,7 @@ MUTATIONS = (
     ),
     Mutation(
         "trees.py",
-        "return _narrow_momenta(inner.init(wide), wide, mu_dtype)",
+        "return _narrow_momenta(_copied(inner.init(wide), wide), wide, mu_dtype)",
         "return inner.init(wide)",
         "bfloat16 momenta: they are not",
         'test_table.py -k "momenta_in_bfloat16 and svrm"',
@@ -1212,15 +1212,15 @@ MUTATIONS = (
     ),
     Mutation(
         "groups.py",
-        "0 if label.layer is None else label.layer + 1",
-        "0 if label.layer is None else label.layer",
+        "len(layer_positions(labels)),",
+        "max(len(layer_positions(labels)) - 1, 0),",
         "num_layers: one too few",
         "test_groups.py -k rules_label",
     ),
     Mutation(
         "groups.py",
-        "per_layer[label.layer]",
-        "per_layer[label.layer - 1]",
+        "per_layer[positions[label.layer]]",
+        "per_layer[positions[label.layer] - 1]",
         "by_layer: layers off by one",
         "test_identities.py -k a_layer_has_its_rate",
     ),

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxopt_lm.errors import InputError, require
@@ -170,7 +171,7 @@ def num_layers(tree: Any, labels: Any) -> int:
     return max(numbered, stacked)
 
 
-def by_layer(per_layer: jax.Array, outside: Any, tree: Any, labels: Any) -> Any:
+def by_layer(per_layer: jax.Array | np.ndarray, outside: Any, tree: Any, labels: Any) -> Any:
     """A value for every parameter: its layer's in `per_layer`, broadcastable to it, or `outside`."""
     positions = layer_positions(labels)
 

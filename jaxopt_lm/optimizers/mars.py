@@ -53,8 +53,7 @@ def reduce_variance(b1: ArrayLike, gamma: ArrayLike) -> optax.GradientTransforma
             c = g + strength * b / one_minus(b1, g.dtype) * (g - previous)
             return c / jnp.maximum(jnp.linalg.norm(c), 1.0)
 
-        previous = map_params(jnp.copy, updates)  # the caller may donate the gradients, and the state
-        return map_params(corrected, updates, state.previous), ReduceVarianceState(previous)
+        return map_params(corrected, updates, state.previous), ReduceVarianceState(updates)
 
     return optax.GradientTransformation(init, update)
 

@@ -108,9 +108,7 @@ def scale_by_adan(
             m, v, n = (x / bias_correction(b, count, x.dtype) for x, b in ((m, b1), (v, b2), (n, b3)))
             return ahead(m, v) / (jnp.sqrt(n + _as(eps_root, n)) + _as(eps, n))
 
-        # A copy: gradients that are donated to the next update are not the caller's.
-        last = map_params(jnp.copy, updates)
-        return map_params(direction, m, v, n), state._replace(m=m, v=v, n=n, g=last, t=count)
+        return map_params(direction, m, v, n), state._replace(m=m, v=v, n=n, g=updates, t=count)
 
     return optax.GradientTransformation(optax.scale_by_adan().init, update)
 
@@ -129,12 +127,8 @@ def scale_by_prodigy(
 
     c = sqrt(1 - b2^t) / (1 - b1^t). d' = max(d, growth r / sum(abs(s))), where r and s decay by sqrt(b2) and sum up
     w d / d_0 <g, p_0 - p> and w / d_0 d g, w = d lr c; for `safeguard_warmup` w in s is d. While no gradient has been
-    other than 0, s is 0 and d stays. p_0 is a copy of the parameters.
+    other than 0, s is 0 and d stays.
     """
-
-    def init(params):
-        state = optax.contrib.prodigy(estim_lr0=first_estimate).init(params)  # pyright: ignore[reportArgumentType]
-        return state._replace(params0=map_params(jnp.copy, params))
 
     def update(updates, state, params=None):
         count, d, b3 = next_count(state.count), state.estim_lr, b2**0.5
@@ -154,7 +148,7 @@ def scale_by_prodigy(
             exp_avg=mu, exp_avg_sq=nu, grad_sum=grad_sum, estim_lr=d, numerator_weighted=numerator, count=count
         )
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(optax.contrib.prodigy(estim_lr0=first_estimate).init, update)
 
 
 def prodigy_correction(b1: ArrayLike, b2: ArrayLike, count, dtype):

@@ -78,8 +78,8 @@ class MuonConfig(OptimizerConfig):
         def update(updates, state, params=None):
             mu = map_params(lambda g, m: ema(m, g, self.b1), updates, state.mu)
             ahead = map_params(lambda g, m: self._ahead(g, m, next_count(state.count)), updates, mu)
-            directions, after = newton_schulz.update(ahead, state, params)
-            return directions, after._replace(mu=mu)
+            directions, _ = newton_schulz.update(ahead, state, params)
+            return directions, optax.contrib.MuonState(next_count(state.count), mu, state.ns_coeffs)
 
         return optax.chain(
             optax.GradientTransformation(newton_schulz.init, update),

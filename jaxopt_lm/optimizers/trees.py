@@ -78,6 +78,12 @@ def _narrow_momenta(state: Any, params: Any, dtype: str | None) -> Any:
     return narrowed
 
 
+def _copied(state: Any, given: Any) -> Any:
+    """The state with copies of the arrays that it keeps of those given: the caller may donate either."""
+    theirs = {id(x) for x in jax.tree.leaves(given)}
+    return jax.tree.map(lambda x: jnp.copy(x) if id(x) in theirs else x, state)
+
+
 def with_wide_state(
     inner: optax.GradientTransformation, mu_dtype: str | None = None, name: str = "this optimizer"
 ) -> optax.GradientTransformationExtraArgs:
@@ -85,19 +91,20 @@ def with_wide_state(
 
     Where `update` is given no parameters, updates return in the gradients' dtype: nothing else tells the parameters'.
     The state is float32 or wider too, but for momenta where `mu_dtype` is given: those are rounded to it after every
-    update. `name` is what a refusal of complex parameters begins with.
+    update. Its buffers are its own. `name` is what a refusal of complex parameters begins with.
     """
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
         wide = widen(params, name)
-        return _narrow_momenta(inner.init(wide), wide, mu_dtype)
+        return _narrow_momenta(_copied(inner.init(wide), wide), wide, mu_dtype)
 
     def update(updates, state, params=None, **extra_args):
         gradients, wide = widen(updates), None if params is None else widen(params)
         computed_in = jax.eval_shape(inner.init, gradients) if mu_dtype else state
         before = jax.tree.map(lambda x, like: x.astype(like.dtype), state, computed_in)
-        new = inner.update(gradients, before, wide, **extra_args)
+        directions, after = inner.update(gradients, before, wide, **extra_args)
+        new = directions, _copied(after, (gradients, wide))
         like = updates if params is None else params
         return jax.tree.map(lambda x, like: jnp.asarray(x).astype(like.dtype), new, (like, state))
 

@@ -115,6 +115,14 @@ def addresses(tree):
 def test_a_state_has_buffers_of_its_own(name):
     """In eager use as in jit, whose outputs are the inputs where nothing is computed."""
     init, _ = step_of(name)
+    assert_own_buffers(init)
+
+
+def test_a_state_of_a_function_of_optaxs_has_buffers_of_its_own():
+    assert_own_buffers(o.FromOptax("optax.contrib:prodigy").make(1.0, LABELS).init)
+
+
+def assert_own_buffers(init):
     params = draw(-1)
     for start in (init, jax.jit(init)):
         found = addresses(start(params))
