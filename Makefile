@@ -2,13 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-full check bare transformers lock setup clean
+.PHONY: train test test-quick test-full check bare transformers lock setup clean
 
 train: .venv/ready
 	$(BIN)/python -m jaxopt_lm.train --config=configs/quickstart.py
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# The inner loop, in under a minute: an optimizer's formulas, the train step, configs.
+test-quick: .venv/ready
+	$(BIN)/python -m pytest -n auto --dist worksteal \
+	  tests/optimizers/test_formulas.py tests/optimizers/test_config.py tests/training/test_step.py tests/test_config.py
 
 test-full: .venv/ready
 	$(BIN)/python -m pytest -n auto --dist worksteal --full
@@ -25,7 +30,7 @@ bare:
 	rm -rf .venv-bare
 	$(PYTHON) -m venv .venv-bare
 	sed -nE 's/^([A-Za-z0-9_.-]+==[^ ]+).*/\1/p' requirements/lock.txt > .venv-bare/constraints.txt
-	.venv-bare/bin/pip install --quiet --disable-pip-version-check -c .venv-bare/constraints.txt .
+	.venv-bare/bin/pip install --quiet --disable-pip-version-check --no-compile -c .venv-bare/constraints.txt .
 	.venv-bare/bin/python tests/bare.py
 
 # Our checkpoint folders in the real transformers, in an environment of its own with PyTorch; not part of CI.
@@ -39,11 +44,12 @@ transformers: .venv/ready
 
 setup: .venv/ready
 
-# --no-deps: the lock is complete, and holds tensorflow-cpu where seqio asks for tensorflow.
+# --no-deps: the lock is complete, and holds tensorflow-cpu where seqio asks for tensorflow. --no-compile: of 15,000 files
+# few are ever imported, and Python compiles those then.
 .venv/ready: requirements/lock.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else f"Python {v[0]}.{v[1]}: needs 3.11 or 3.12; give PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/lock.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements/lock.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
@@ -54,4 +60,4 @@ lock:
 	  pyproject.toml requirements/lock.in -o requirements/lock.txt
 
 clean:
-	rm -rf .venv .venv-bare .venv-transformers build *.egg-info
+	rm -rf .venv .venv-bare .venv-transformers .cache build *.egg-info
