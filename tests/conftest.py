@@ -1,10 +1,14 @@
 """Strictness for every test, and small worlds to train in."""
 
+import fcntl
+import hashlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jaxlib.version
 import numpy as np
 import pytest
 
@@ -18,6 +22,7 @@ from jaxopt_lm.training.run import read_metrics
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+HALF_WRITTEN = "Error reading persistent compilation cache entry"  # by another process, or by one that was killed
 GOLDEN = Path(__file__).parent / "golden"
 
 TINY_MODEL = ModelConfig(
@@ -49,13 +54,41 @@ def pytest_make_parametrize_id(val, argname):
     return argname if isinstance(val, bytes) else None
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """`shared_folder(name, make)`: the folder of this name, made by the first worker that asks; all have the same."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = base / f"shared_{name}", base / f"shared_{name}.done"
+        with open(base / f"shared_{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
+
+
 @pytest.fixture(scope="session", autouse=True)
-def shared_compilations(tmp_path_factory):
-    """Tests that compile the same program compile it once a worker: JAX reads what another process half wrote."""
-    folder = tmp_path_factory.getbasetemp() / "compiled"
-    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAXOPT_LM_TEST_CACHE", str(folder)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+def shared_compilations(pytestconfig):
+    """What one test compiles, others read, in whichever process: workers, what they start, and the next session."""
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_bytes().partition(b"flags")[2].partition(b"\n")[0] if cpu.exists() else b""
+    machine = f"jaxlib-{jaxlib.version.__version__}-{hashlib.sha256(flags).hexdigest()[:8]}"
+    default = pytestconfig.rootpath / ".cache" / machine
+    settings = {
+        "jax_compilation_cache_dir": os.environ.get("JAXOPT_LM_TEST_CACHE", str(default)),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    os.environ["PYTHONWARNINGS"] = f"ignore:{HALF_WRITTEN}"
 
 
 @pytest.fixture(scope="session")
@@ -135,11 +168,6 @@ def command_line(module: str, config: TrainConfig, folder: Path, *arguments: str
     path = folder / "config.json"
     path.write_text(to_json(config))
     return [sys.executable, "-m", f"jaxopt_lm.{module}", f"--config={path}", *arguments]
-
-
-def on_small_disk(command: list[str], kib: int) -> list[str]:
-    """The command, unable to write a file beyond `kib` KiB: for a process as if the disk were full there."""
-    return ["bash", "-c", f'ulimit -f {kib}; exec "$@"', "bash", *command]
 
 
 def timeless(folder: str | os.PathLike) -> list[dict]:

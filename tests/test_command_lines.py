@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaxopt_lm.config import TrainConfig
+from tests import forked
 from tests.conftest import command_line, write_tokens
 from tests.write_config_dumps import ROOT
 
@@ -16,6 +17,9 @@ QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
 
 
 def run(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
+    """`python ARGUMENTS`: modules in forked processes, code in a new interpreter."""
+    if arguments[0] == "-m":
+        return forked.run([sys.executable, *arguments], cwd=cwd)
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120, cwd=cwd
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -20,23 +21,53 @@ from jaxopt_lm.data.prepare import is_prepared, prepare
 from jaxopt_lm.data.tasks import train_vocabulary
 from jaxopt_lm.data.tokens import Manifest, TokenStore
 from jaxopt_lm.errors import InputError
-from tests.conftest import on_small_disk
+from tests import forked
 from tests.data.corpora import C4_SHARDS, paragraphs, write_fineweb
 
 FULL = pytest.mark.full
 
 
-def run_prepare(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "jaxopt_lm.prepare", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+ROOT = Path(__file__).parents[2]
+CORPORA = [sys.executable, "-m", "tests.data.corpora"]
+PREPARE = [sys.executable, "-m", "jaxopt_lm.prepare"]
+
+
+def run_prepare(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return forked.run([*PREPARE, *arguments], **options)
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sotu") / "tokens"
-    done = run_prepare("--task=sotu", "--vocab_size=512", f"--tokens_dir={folder}")
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+def some_addresses(shared_folder, full) -> dict[str, str]:
+    """An environment in which the package `sotu` has every tenth address; all of them with --full."""
+
+    from jaxopt_lm.data.sotu import speech_files
+
+    def make(folder: Path) -> None:
+        package = folder / "sotu"
+        speeches = package / "data" / "speeches"
+        speeches.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        for file in speech_files()[:: 1 if full else 10]:
+            shutil.copy(file, speeches)
+
+    paths = [str(shared_folder("addresses", make)), str(ROOT)]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+@pytest.fixture(scope="module")
+def prepared(shared_folder, some_addresses):
+    """Tokens of addresses, and what was printed as they were made: by an interpreter of its own."""
+
+    def make(folder: Path) -> None:
+        command = [*PREPARE, "--task=sotu", "--vocab_size=512", f"--tokens_dir={folder / 'tokens'}"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=some_addresses, cwd=ROOT, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        (folder / "output.txt").write_text(done.stdout)
+
+    folder = shared_folder("sotu", make)
+    return folder / "tokens", (folder / "output.txt").read_text()
 
 
 def test_progress_is_shown(prepared):
@@ -45,11 +76,9 @@ def test_progress_is_shown(prepared):
     assert "tokens of validation" in output
 
 
-def test_tokens_are_the_text(prepared):
+def test_tokens_are_the_text(prepared, some_addresses):
     """Each document is its file in SentencePiece's pieces, and EOS; splits are disjoint and cover the corpus."""
     import sentencepiece
-
-    from jaxopt_lm.data.sotu import speech_files
 
     folder, _ = prepared
     spm = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.model"))
@@ -57,7 +86,7 @@ def test_tokens_are_the_text(prepared):
     manifest = Manifest.read(folder)
     assert manifest.vocab_size == spm.vocab_size() == 512
     assert manifest.vocabulary_sha256 == hashlib.sha256((folder / "sentencepiece.model").read_bytes()).hexdigest()
-    texts = {file.name: file.read_text(encoding="utf-8") for file in speech_files()}
+    texts = {file.name: file.read_text(encoding="utf-8") for file in addresses(some_addresses)}
 
     def key(ids: list[int]) -> tuple[int, str]:  # TensorFlow Text breaks ties between equal segmentations its own way
         return len(ids), spm.decode(ids)
@@ -78,18 +107,18 @@ def test_tokens_are_the_text(prepared):
     assert sorted(found["train"] + found["validation"]) == sorted(texts)
 
 
-def test_vocabulary_and_shards_are_deterministic(prepared, tmp_path):
+def test_vocabulary_and_shards_are_deterministic(prepared, some_addresses, tmp_path):
     folder, _ = prepared
     again = tmp_path / "again"
-    assert run_prepare("--task=sotu", "--vocab_size=512", f"--tokens_dir={again}").returncode == 0
+    run_prepare("--task=sotu", "--vocab_size=512", f"--tokens_dir={again}", env=some_addresses, check=True)
     assert Manifest.read(again).digest == Manifest.read(folder).digest
 
 
-def test_what_is_prepared_is_left_alone(prepared):
-    folder, _ = prepared
+def test_what_is_prepared_is_left_alone(prepared, tmp_path):
+    folder = shutil.copytree(prepared[0], tmp_path / "copy")
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     config = TokensConfig(vocab_size=512, tokens_dir=str(folder))
-    assert prepare(config) == Manifest.read(folder)
+    assert prepare(config) == Manifest.read(prepared[0])
     assert before == {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     with pytest.raises(InputError, match="holds tokens of vocab_size=512, asked for vocab_size=600"):
         is_prepared(dataclasses.replace(config, vocab_size=600))
@@ -98,22 +127,27 @@ def test_what_is_prepared_is_left_alone(prepared):
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(InputError, match=r"validation-00000.bin: damaged"):
         prepare(config)
-    damaged.write_bytes(content)
 
 
 @pytest.fixture(scope="module")
-def vocabulary(tmp_path_factory):
+def vocabulary(shared_folder):
     """A SentencePiece model of 400 pieces, to which 100 extra ids are added."""
-    path = tmp_path_factory.mktemp("vocabulary") / "some.model"
-    path.write_bytes(train_vocabulary(paragraphs(0, 2000), 400))
-    return path
+
+    def make(folder: Path) -> None:
+        (folder / "some.model").write_bytes(train_vocabulary(paragraphs(0, 2000), 400))
+
+    return shared_folder("vocabulary", make) / "some.model"
 
 
 @pytest.fixture(scope="module")
-def c4(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("c4")
-    subprocess.run([sys.executable, "-m", "tests.data.corpora", folder], check=True, capture_output=True, timeout=300)
-    return folder
+def c4(shared_folder):
+    return shared_folder("c4", lambda folder: forked.run([*CORPORA, folder], check=True))
+
+
+def addresses(environment: dict[str, str]) -> list[Path]:
+    """The files that a process of this environment takes for the addresses, in their order."""
+    package = Path(environment["PYTHONPATH"].split(os.pathsep)[0])
+    return sorted(package.glob("sotu/data/speeches/*.txt"))
 
 
 def decoded(folder: Path, split: str, vocabulary: Path) -> list[str]:
@@ -145,11 +179,8 @@ def c4_flags(c4, vocabulary):
 
 
 @pytest.fixture(scope="module")
-def c4_tokens(c4_flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("c4_tokens") / "tokens"
-    done = run_prepare(*c4_flags, f"--tokens_dir={folder}")
-    assert done.returncode == 0, done.stderr
-    return folder
+def c4_tokens(c4_flags, shared_folder):
+    return shared_folder("c4_tokens", lambda folder: run_prepare(*c4_flags, f"--tokens_dir={folder}", check=True))
 
 
 def test_c4_in_its_published_layout(c4_tokens, vocabulary):
@@ -166,8 +197,7 @@ def test_c4_in_its_published_layout(c4_tokens, vocabulary):
 
 
 def test_fewer_shards_of_c4(c4_flags, c4_tokens, tmp_path):
-    done = run_prepare(*c4_flags, "--max_train_files=2", f"--tokens_dir={tmp_path / 'tokens'}")
-    assert done.returncode == 0, done.stderr
+    run_prepare(*c4_flags, "--max_train_files=2", f"--tokens_dir={tmp_path / 'tokens'}", check=True)
     whole, few = files_of(c4_tokens), files_of(tmp_path / "tokens")
     assert {name for name in few if name.startswith("train")} == {"train-00000.bin", "train-00001.bin"}
     assert all(whole[name] == content for name, content in few.items() if name != "manifest.json")
@@ -176,7 +206,7 @@ def test_fewer_shards_of_c4(c4_flags, c4_tokens, tmp_path):
 def test_killed_and_shared_preparations_give_the_same_bytes(c4_flags, c4_tokens, tmp_path, full, capsys):
     """kill -9 ten times (three without --full), each after some shards; then three processes at once, one killed."""
     folder, rng, kept = tmp_path / "killed", random.Random(0), []
-    command = [sys.executable, "-m", "jaxopt_lm.prepare", *c4_flags]
+    command = [*PREPARE, *c4_flags]
     for kill in range(10 if full else 3):
         goal = min(kill * C4_SHARDS // (10 if full else 3), C4_SHARDS - 2)
         kept.append(kill_when(command, folder, goal, rng.random() * 0.3))
@@ -187,15 +217,15 @@ def test_killed_and_shared_preparations_give_the_same_bytes(c4_flags, c4_tokens,
         for path in folder.glob("*.bin")
         if (folder / ".parts" / f"{path.stem}.json") in before
     }
-    subprocess.run([*command, f"--tokens_dir={folder}"], check=True, capture_output=True, timeout=300)
+    forked.run([*command, f"--tokens_dir={folder}"], check=True)
     assert shards == {path: path.stat().st_mtime_ns for path in shards}  # what was finished was not done again
     assert files_of(folder) == files_of(c4_tokens)
 
     shared = tmp_path / "shared"
     together = [*command, f"--tokens_dir={shared}"]
-    others = [subprocess.Popen(together, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    others = [forked.Popen(together) for _ in range(2)]
     kill_when(command, shared, 1, 0.0)
-    for other in [*others, subprocess.Popen(together, stdout=subprocess.PIPE, stderr=subprocess.PIPE)]:
+    for other in [*others, forked.Popen(together)]:
         _, errors = other.communicate(timeout=300)
         assert other.returncode == 0, errors
     assert files_of(shared) == files_of(c4_tokens)
@@ -205,16 +235,13 @@ def test_killed_and_shared_preparations_give_the_same_bytes(c4_flags, c4_tokens,
 
 def kill_when(command: list[str], folder: Path, goal: int, delay: float) -> int:
     """Runs until `goal` shards are finished, waits, kills; how many were finished then."""
-    with subprocess.Popen(
-        [*command, f"--tokens_dir={folder}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with forked.Popen([*command, f"--tokens_dir={folder}"]) as process:
         while len(finished(folder)) < goal and process.poll() is None:
             time.sleep(0.001)
         if goal == 0:
             delay *= 20  # while text and vocabulary are made ready
         time.sleep(delay)
         process.kill()
-        process.communicate()
     return len(finished(folder))
 
 
@@ -230,8 +257,7 @@ def test_fineweb_and_its_validation_split(tmp_path, vocabulary):
     again = pq.read_table(corpus / "000_00000.parquet")
     pq.write_table(again, corpus / "003_00000.parquet")
     flags = ["--task=fineweb", f"--files={corpus}/*.parquet", "--validation_fraction=0.1", f"--vocabulary={vocabulary}"]
-    done = run_prepare(*flags, "--vocab_size=400", f"--tokens_dir={tmp_path / 'tokens'}")
-    assert done.returncode == 0, done.stderr
+    run_prepare(*flags, "--vocab_size=400", f"--tokens_dir={tmp_path / 'tokens'}", check=True)
     split = {name: joined(decoded(tmp_path / "tokens", name, vocabulary)) for name in ("train", "validation")}
     rows = [row["text"] for path in sorted(corpus.iterdir()) for row in pq.read_table(path).to_pylist()]
     assert sorted(split["train"] + split["validation"]) == sorted(joined(rows))
@@ -247,8 +273,7 @@ def test_text_of_ones_own_with_a_vocabulary_trained_on_it(tmp_path):
     (corpus / "b.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[300:]))
     flags = ["--task=text", f"--files={corpus}", "--vocab_size=600", "--validation_fraction=0.05"]
     for name in ("one", "two"):
-        done = run_prepare(*flags, f"--tokens_dir={tmp_path / name}")
-        assert done.returncode == 0, done.stderr
+        run_prepare(*flags, f"--tokens_dir={tmp_path / name}", check=True)
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     model = tmp_path / "one" / "sentencepiece.model"
     found = [text for split in ("train", "validation") for text in decoded(tmp_path / "one", split, model)]
@@ -336,25 +361,25 @@ def test_what_reading_raises_comes_through_the_training_of_a_vocabulary():
 
 @pytest.mark.parametrize("damage", [pytest.param(b"", marks=FULL), pytest.param(b"[1]", marks=FULL), None])
 def test_damaged_marks_of_finished_shards_count_as_none(c4_flags, c4_tokens, tmp_path, damage):
-    command = [sys.executable, "-m", "jaxopt_lm.prepare", *c4_flags]
+    command = [*PREPARE, *c4_flags]
     folder = tmp_path / "tokens"
     assert kill_when(command, folder, 1, 0.0)
     mark = finished(folder)[0]
     mark.write_bytes(mark.read_bytes().replace(b"1", b"2") if damage is None else damage)
-    subprocess.run([*command, f"--tokens_dir={folder}"], check=True, capture_output=True, timeout=300)
+    forked.run([*command, f"--tokens_dir={folder}"], check=True)
     assert files_of(folder) == files_of(c4_tokens)
 
 
 @pytest.mark.parametrize("kib", [pytest.param(1, marks=FULL), 10, pytest.param(100, marks=FULL)])
 def test_a_full_disk_is_one_line_and_costs_what_is_not_finished(c4_flags, c4_tokens, tmp_path, kib):
     """In the vocabulary, in the first shard, in the marks of a finished one."""
-    command = [sys.executable, "-m", "jaxopt_lm.prepare", *c4_flags, f"--tokens_dir={tmp_path / 'tokens'}"]
-    done = subprocess.run(on_small_disk(command, kib), capture_output=True, text=True, check=False, timeout=300)
+    command = [*PREPARE, *c4_flags, f"--tokens_dir={tmp_path / 'tokens'}"]
+    done = forked.run(command, file_kib=kib)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "cannot be written: File too large; make room there and run the same command again" in done.stderr
     assert not list((tmp_path / "tokens").rglob("*.tmp"))
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    forked.run(command, check=True)
     assert files_of(tmp_path / "tokens") == files_of(c4_tokens)
 
 
@@ -365,7 +390,7 @@ def test_a_full_disk_is_one_line_and_costs_what_is_not_finished(c4_flags, c4_tok
         (["--vocab_size=12", "--tokens_dir={out}"], "error: vocab_size=12: must be at least 300"),
         (["--tokens_dir={file}/x"], "Not a directory"),
         (["--tokens_dir={file}"], "is a file, must be a folder"),
-        (["--tokens_dir="], "data.tokens_dir='': must be a path"),
+        (["--tokens_dir="], "error: tokens_dir='': must be a path"),
         (["--tokens_dir=."], "is the working directory; give a folder for the tokens alone"),
         (["--tokens_dir={out}", "--vocab_size=many"], "many"),
         (["--task=c4", "--files={out}", "--tokens_dir={out}"], "holds no c4/en/3.0.1/dataset_info.json"),

@@ -22,6 +22,7 @@ from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import huggingface
 from jaxopt_lm.training.run import read_metrics
 from jaxopt_lm.training.saved import read_run
+from tests import forked
 from tests.conftest import command_line, timeless
 from tests.data.corpora import paragraphs
 
@@ -59,7 +60,7 @@ def test_two_calls_are_as_two_processes(short, tmp_path):
     other = dataclasses.replace(short, seed=1, workdir=str(tmp_path / "other"))
     first, second = training.train(short), training.train(other)
     alone = dataclasses.replace(other, workdir=str(tmp_path / "alone"))
-    subprocess.run(command_line("train", alone, tmp_path), check=True, capture_output=True, timeout=120)
+    forked.run(command_line("train", alone, tmp_path), check=True)
     chex.assert_trees_all_equal(read_run(alone.workdir).state, second.state)
     assert timeless(alone.workdir) == timeless(other.workdir)
     assert not np.array_equal(first.history["train/loss"].values, second.history["train/loss"].values)
@@ -141,7 +142,7 @@ def test_a_second_ctrl_c_ends_the_process_at_once(short, tmp_path):
     """Without a traceback."""
     command = command_line("train", dataclasses.replace(short, num_train_steps=10**6), tmp_path)
     lines = Path(short.workdir, "metrics.jsonl")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with forked.Popen(command) as process:
         while process.poll() is None and not (lines.exists() and lines.read_text().count("\n") > 2):
             time.sleep(0.01)
         for _ in range(2):
@@ -157,7 +158,7 @@ def test_a_signal_while_tokens_are_prepared_ends_the_child_too(short, tmp_path):
     data = DataConfig(task="text", files=str(corpus), vocab_size=4096, tokens_dir=str(tmp_path / "mine"))
     config = dataclasses.replace(short, data=data, model=dataclasses.replace(short.model, vocab_size=4096))
     command = command_line("train", config, tmp_path)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with forked.Popen(command) as process:
         while not (tmp_path / "mine" / ".lock").exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)

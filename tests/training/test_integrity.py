@@ -4,7 +4,6 @@ import dataclasses
 import json
 import random
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from jaxopt_lm.errors import InputError
 from jaxopt_lm.training import integrity, processes, saved
 from jaxopt_lm.training.run import saved_steps
 from jaxopt_lm.training.saved import read_run
-from tests.conftest import command_line, on_small_disk, timeless, write_tokens
+from tests import forked
+from tests.conftest import command_line, timeless, write_tokens
 from tests.corrupt import KINDS, corrupt, corruptible, main
 from tests.training.test_loop import checkpoints, quiet_train
 
@@ -190,13 +190,13 @@ def test_a_full_disk_while_saving(short, tmp_path, kib):
     for step in (8, 12):
         shutil.rmtree(Path(short.workdir, "checkpoints", str(step)))
     command = command_line("train", short, tmp_path)
-    done = subprocess.run(on_small_disk(command, kib), capture_output=True, text=True, check=False, timeout=120)
+    done = forked.run(command, file_kib=kib)
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "cannot be written: File too large; " in done.stderr
     assert "make room there and run the same command again" in done.stderr
     assert integrity.damage(Path(short.workdir, "checkpoints", "4")) is None
-    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    again = forked.run(command, check=True)
     assert "from step 4" in again.stdout
     assert timeless(short.workdir) == timeless(straight.workdir)
 

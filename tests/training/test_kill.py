@@ -16,6 +16,7 @@ from jaxopt_lm.config import CheckpointConfig, EvalConfig, TrainConfig
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.checkpoints import Checkpoints
 from jaxopt_lm.training.run import read_metrics
+from tests import forked
 from tests.conftest import command_line, timeless, write_tokens
 
 STEPS = 60
@@ -80,7 +81,7 @@ def unfinished_saves(workdir: str) -> set[tuple[str, int]]:
 
 def kill_once(command: list[str], workdir: str, goal: float, inside: bool, rng: random.Random) -> bool:
     """Runs until line `goal` is there and, if `inside`, a save has begun; kills. Whether that cut a save short."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with forked.Popen(command) as process:
         while last_line(workdir) < goal and process.poll() is None:
             time.sleep(0.001)
         before = unfinished_saves(workdir)  # left by earlier kills
@@ -90,7 +91,7 @@ def kill_once(command: list[str], workdir: str, goal: float, inside: bool, rng: 
         else:
             time.sleep(rng.random() * 0.1)
         process.kill()
-        assert process.wait() == -signal.SIGKILL, process.stderr.read().decode() if process.stderr else ""
+        assert process.wait() == -signal.SIGKILL, process.communicate()
     return not unfinished_saves(workdir) <= before
 
 
@@ -105,7 +106,7 @@ def test_kill_nine(config, straight, tmp_path, full, capsys):
         assert kill < most, cut_short
         goal = (kill + rng.random()) * (STEPS - 6) / most
         cut_short.append(kill_once(command, config.workdir, goal, kill % 2 == 0, rng))
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    forked.run(command, check=True)
     check_equal(config, straight)
     with capsys.disabled():
         print(f"\n{len(cut_short)} kills, {sum(cut_short)} of them inside a checkpoint's write")
@@ -117,7 +118,7 @@ def test_signals_save_and_the_same_command_goes_on(config, straight, tmp_path, n
     config = dataclasses.replace(config, workdir=str(tmp_path / "run"))
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(every_steps=1000))
     command = command_line("train", config, tmp_path)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with forked.Popen(command) as process:
         while last_line(config.workdir) < 10 and process.poll() is None:
             time.sleep(0.001)
         process.send_signal(number)
@@ -126,7 +127,7 @@ def test_signals_save_and_the_same_command_goes_on(config, straight, tmp_path, n
     saved = int(os.listdir(Path(config.workdir, "checkpoints"))[0])
     assert f"stopped at step {saved}; the same command goes on from there" in output
     assert last_line(config.workdir) == saved < STEPS
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    done = forked.run(command, check=True)
     assert f"from step {saved}" in done.stdout
     (state, meta), lines = straight
     chex.assert_trees_all_equal(final_state(config), (state, meta))

@@ -1,7 +1,6 @@
 """The same run on one device and on several: fake CPU devices, in processes of their own."""
 
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 
 from jaxopt_lm.config import CheckpointConfig, MeshConfig
 from jaxopt_lm.optimizers import OPTIMIZERS
+from tests import forked
 from tests.conftest import command_line, timeless
 from tests.training.meshes import MESHES, TO_ROUNDING
 
@@ -19,8 +19,7 @@ FULL = pytest.mark.full
 
 
 def on_devices(devices: int, command: list[str]) -> subprocess.CompletedProcess:
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=900)
+    return forked.run(command, cwd=ROOT, devices=devices, timeout=900)
 
 
 def compare(check: str, optimizers, *arguments: str) -> subprocess.CompletedProcess:

@@ -3,10 +3,8 @@
 import contextlib
 import dataclasses
 import fcntl
-import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,8 @@ import pytest
 from jaxopt_lm.config import CheckpointConfig, DistributedConfig, EvalConfig, MeshConfig
 from jaxopt_lm.training.checkpoints import saved_steps
 from jaxopt_lm.training.run import read_metrics
-from tests.conftest import command_line, on_small_disk, timeless, write_tokens
+from tests import forked
+from tests.conftest import command_line, timeless, write_tokens
 
 SECONDS = 240
 
@@ -36,7 +35,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def processes(config, folder: Path, count: int, changed=None, wrap=None) -> Iterator[list[subprocess.Popen]]:
+def processes(config, folder: Path, count: int, changed=None, file_kib=None) -> Iterator[list[forked.Popen]]:
     """The processes of a run on eight devices together; killed on leaving, should they live.
 
     Args:
@@ -44,7 +43,7 @@ def processes(config, folder: Path, count: int, changed=None, wrap=None) -> Iter
       folder: for their files.
       count: of processes.
       changed: the second's config.
-      wrap: makes the second's command of what it would be.
+      file_kib: the second writes no file beyond so many KiB.
     """
     coordinator, started = f"127.0.0.1:{free_port()}", []
     for index in range(count):
@@ -54,16 +53,8 @@ def processes(config, folder: Path, count: int, changed=None, wrap=None) -> Iter
             own = dataclasses.replace(own, distributed=joined)
         place = folder / f"process_{index}"
         place.mkdir(exist_ok=True)
-        command = command_line("train", own, place)
-        started.append(
-            subprocess.Popen(
-                wrap(command) if index and wrap else command,
-                env=os.environ | {"JAX_NUM_CPU_DEVICES": str(8 // count), "JAX_PLATFORMS": "cpu"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        command, limit = command_line("train", own, place), file_kib if index else None
+        started.append(forked.Popen(command, devices=8 // count, file_kib=limit))
     try:
         yield started
     finally:
@@ -80,7 +71,7 @@ def finish(config, folder, count) -> list[str]:
     return [output for output, _ in printed]
 
 
-def wait_until(reached: Callable[[], bool], process: subprocess.Popen) -> None:
+def wait_until(reached: Callable[[], bool], process: forked.Popen) -> None:
     deadline = time.monotonic() + SECONDS
     while not reached():
         assert process.poll() is None, process.communicate()
@@ -164,9 +155,9 @@ def test_sigterm_during_an_evaluation_stops_both_in_it(config, tmp_path):
     assert [line["step"] for line in read_metrics(config.workdir) if "eval/loss" in line] == [0, 6, 7]
 
 
-def ends(config, folder, *, changed=None, wrap=None, seconds: float = 60) -> list[tuple[int, str]]:
-    """(exit code, stderr) of both processes, the second's config changed, or its command wrapped; within the time."""
-    with processes(config, folder, 2, changed, wrap) as started:
+def ends(config, folder, *, changed=None, file_kib=None, seconds: float = 60) -> list[tuple[int, str]]:
+    """(exit code, stderr) of both processes, the second's config changed, or its disk small; within the time."""
+    with processes(config, folder, 2, changed, file_kib) as started:
         errors = [process.communicate(timeout=seconds)[1] for process in started]
     return [(process.returncode, text) for process, text in zip(started, errors, strict=True)]
 
@@ -199,7 +190,7 @@ def test_other_tokens_are_refused(config, tmp_path):
 def test_a_disk_that_is_full_for_one_ends_both(config, tmp_path):
     """Orbax has all wait for all; the one that failed says so and leaves, and JAX ends the other."""
     config = dataclasses.replace(config, num_train_steps=100_000)
-    (one, _), (other, text) = ends(config, tmp_path, wrap=lambda command: on_small_disk(command, 3))
+    (one, _), (other, text) = ends(config, tmp_path, file_kib=3)
     assert other == 2
     assert len(error_lines(text)) == 1
     assert "a checkpoint cannot be written: File too large; there is none yet; make room there" in text
@@ -222,13 +213,7 @@ def test_an_error_of_one_before_training_ends_both(config, tmp_path):
 def test_a_coordinator_that_is_not_there(config, tmp_path):
     address = f"127.0.0.1:{free_port()}"
     alone = DistributedConfig(coordinator=address, num_processes=2, process_id=1, timeout_seconds=2)
-    done = subprocess.run(
-        command_line("train", dataclasses.replace(config, distributed=alone), tmp_path),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = forked.run(command_line("train", dataclasses.replace(config, distributed=alone), tmp_path), timeout=60)
     assert done.returncode == 2
     assert done.stderr == (
         f"error: distributed.coordinator={address}: no answer within distributed.timeout_seconds=2: Connection "
@@ -242,7 +227,7 @@ def test_a_port_that_is_taken(config, tmp_path):
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         first = DistributedConfig(coordinator=address, num_processes=2, process_id=0)
         command = command_line("train", dataclasses.replace(config, distributed=first), tmp_path)
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = forked.run(command, timeout=60)
     assert done.returncode == 2
     assert done.stderr == (
         f"error: distributed.coordinator={address}: process 0 cannot listen there: Address already in use; give a free "
