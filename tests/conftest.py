@@ -1,6 +1,8 @@
 """Strictness for every test, and small worlds to train in."""
 
+import dataclasses
 import fcntl
+import functools
 import hashlib
 import os
 import sys
@@ -17,6 +19,7 @@ from jaxopt_lm.config_io import to_json
 from jaxopt_lm.data.tokens import VOCABULARY, Manifest, Split, sha256_of_file, token_dtype, write_shard
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
+from jaxopt_lm.training import evaluation, sharding
 from jaxopt_lm.training.run import read_metrics
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -89,6 +92,32 @@ def shared_compilations(pytestconfig):
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
     os.environ["PYTHONWARNINGS"] = f"ignore:{HALF_WRITTEN}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_programs():
+    """Runs of one structure, one after another in a worker, trace their programs once: most of a short run is that."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("abstract_state", "jit_init", "jit_train_step"):
+            patch.setattr(sharding, name, _remembered(getattr(sharding, name)))
+        patch.setattr(evaluation, "make_eval_step", functools.cache(evaluation.make_eval_step))
+        yield
+
+
+def _remembered(f):
+    """`f(config, *pytrees)`, called once for all configs that differ in nothing but where their files are."""
+    known = {}
+
+    def g(config, *args):
+        leaves, structure = jax.tree.flatten(args)
+        if any(isinstance(leaf, np.ndarray) for leaf in leaves):
+            return f(config, *args)
+        data = dataclasses.replace(config.data, tokens_dir="nowhere")
+        plain = repr(dataclasses.replace(config, workdir="nowhere", data=data))
+        key = plain, structure, *leaves, jax.config.read("jax_enable_x64")
+        return known[key] if key in known else known.setdefault(key, f(config, *args))
+
+    return g
 
 
 @pytest.fixture(scope="session")
