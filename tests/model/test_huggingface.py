@@ -19,10 +19,11 @@ from jaxopt_lm import model
 from jaxopt_lm.config import DataConfig, TrainConfig
 from jaxopt_lm.config_io import WithConfig, from_command_line
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.model import ModelConfig, huggingface
+from jaxopt_lm.model import ModelConfig, huggingface, tokenizer
 from jaxopt_lm.model.published import CLASSES, class_of, tensors
 from tests.conftest import GOLDEN, TINY_MODEL, command_line
 from tests.model.test_decoder import logits_of, loss_and_grads, whole
+from tests.vocabularies import trained
 from tests.write_huggingface import MODELS, random_params
 
 RECORDED = GOLDEN / "model" / "qwen3_tied"
@@ -172,15 +173,9 @@ def test_reading_and_writing_hold_one_tensor_beside_the_parameters(tmp_path):
 
 
 def test_config_as_written(tmp_path):
-    (tmp_path / "vocabulary").write_bytes(b"pieces")
-    huggingface.write(
-        tmp_path / "out",
-        STARCODER2,
-        random_params(STARCODER2),
-        eos_token_id=1,
-        max_length=99,
-        tokenizer=tmp_path / "vocabulary",
-    )
+    path = tmp_path / "vocabulary"
+    path.write_bytes(trained())
+    huggingface.write(tmp_path / "out", STARCODER2, random_params(STARCODER2), max_length=99, tokenizer=path)
     assert json.loads((tmp_path / "out" / CONFIG).read_text()) == {
         "architectures": ["Starcoder2ForCausalLM"],
         "model_type": "starcoder2",
@@ -200,9 +195,18 @@ def test_config_as_written(tmp_path):
         "torch_dtype": "float32",
         "bos_token_id": None,
         "eos_token_id": 1,
+        "pad_token_id": 0,
         "max_position_embeddings": 99,
     }
-    assert (tmp_path / "out" / "tokenizer.model").read_bytes() == b"pieces"
+    assert (tmp_path / "out" / "tokenizer.model").read_bytes() == path.read_bytes()
+    for name, fields in tokenizer.files(tokenizer.read(path)).items():
+        assert json.loads((tmp_path / "out" / name).read_text()) == fields
+
+
+def test_without_a_vocabulary_no_special_token_is_another_ones(tmp_path):
+    huggingface.write(tmp_path, STARCODER2, random_params(STARCODER2))
+    fields = json.loads((tmp_path / CONFIG).read_text())
+    assert [fields[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [None, None, None]
 
 
 @pytest.fixture(scope="module")
@@ -556,7 +560,6 @@ def test_bad_arguments_of_write(tmp_path):
     assert "model.embed_dim=25: LlamaForCausalLM takes a multiple of model.num_heads=6" in refused(
         huggingface.write, tmp_path, odd, params
     )
-    assert "eos_token_id=50: must be" in refused(huggingface.write, tmp_path, LLAMA, params, eos_token_id=50)
     assert "max_shard_bytes=0: must be" in refused(huggingface.write, tmp_path, LLAMA, params, max_shard_bytes=0)
     for wrong in (
         {name: leaf for name, leaf in params.items() if name != "head"},
@@ -566,6 +569,23 @@ def test_bad_arguments_of_write(tmp_path):
         with pytest.raises(ValueError, match="paths, shapes or dtypes differ"):
             huggingface.write(tmp_path, LLAMA, wrong)
     assert not any(tmp_path.iterdir())
+
+
+def test_vocabularies_that_write_refuses(tmp_path):
+    path, out = tmp_path / "vocabulary", tmp_path / "out"
+    small = dataclasses.replace(LLAMA, vocab_size=17)
+    path.write_bytes(trained())
+    message = refused(huggingface.write, out, small, random_params(small), tokenizer=path)
+    assert message == f"{path}: has 18 pieces: must be at most model.vocab_size=17"
+    path.write_bytes(trained(model_type="char"))
+    assert "neither of type unigram nor bpe" in refused(
+        huggingface.write, out, LLAMA, random_params(LLAMA), tokenizer=path
+    )
+    path.write_bytes(b"none")
+    assert f"{path}: not a SentencePiece model" in refused(
+        huggingface.write, out, LLAMA, random_params(LLAMA), tokenizer=path
+    )
+    assert not out.exists()
 
 
 def test_write_spares_what_is_there(tmp_path):
@@ -579,15 +599,14 @@ def test_write_spares_what_is_there(tmp_path):
 
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_full_disk_leaves_nothing(tmp_path, exists):
-    folder, params = tmp_path / "out", random_params(LLAMA)
+    folder, params, vocabulary = tmp_path / "out", random_params(LLAMA), tmp_path / "vocabulary"
+    vocabulary.write_bytes(trained())  # the largest file, for it holds tables of characters, and not the first
     if exists:
         folder.mkdir()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # writing beyond it fails, as on a full disk
     try:
-        message = refused(
-            huggingface.write, folder, LLAMA, params, max_shard_bytes=20_000, tokenizer=RECORDED / WEIGHTS
-        )
+        message = refused(huggingface.write, folder, LLAMA, params, max_shard_bytes=20_000, tokenizer=vocabulary)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert f"{folder}: cannot be written: File too large" in message
