@@ -23,7 +23,7 @@ def config(tmp_path):
     """796 documents in two files, and what else may stand in the folder; nothing is prepared yet."""
     corpus = tmp_path / "corpus"
     (corpus / ".ipynb_checkpoints").mkdir(parents=True)
-    texts = list(paragraphs(0, 796))
+    texts = [text[:200] for text in paragraphs(0, 796)]
     first, second = ("".join(json.dumps({"text": t}) + "\n" for t in part) for part in (texts[:400], texts[400:]))
     (corpus / "a.jsonl").write_text(first)
     (corpus / ".ipynb_checkpoints" / "a-checkpoint.jsonl").write_text(first)
@@ -31,7 +31,7 @@ def config(tmp_path):
     (corpus / "notes.pdf").touch()
     pq.write_table(pa.table({"text": pa.array([None] * 5, pa.string())}), corpus / "c.parquet")
     return TokensConfig(
-        task="text", files=str(corpus), vocab_size=320, validation_fraction=0.1, tokens_dir=str(tmp_path / "tokens")
+        task="text", files=str(corpus), vocab_size=400, validation_fraction=0.1, tokens_dir=str(tmp_path / "tokens")
     )
 
 
