@@ -8,7 +8,7 @@ import pytest
 from jaxopt_lm import optimizers as o
 from jaxopt_lm.optimizers import OPTIMIZERS
 from jaxopt_lm.optimizers.trees import bias_correction, decay_and_add, ema
-from tests.optimizers.worlds import FIELDS, LABELS, random_tree, tiny_params, update_once
+from tests.optimizers.worlds import FIELDS, LABELS, random_tree, slice_of, tiny_params, update_once
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -32,14 +32,31 @@ def with_decays_near_one(name):
 def last_updates(config, dtype, labels, params, grads):
     """Updates of the last of `grads`, all of it computed in `dtype`."""
     params, *grads = (jax.tree.map(lambda x: jnp.asarray(x, dtype), tree) for tree in (params, *grads))
-    state, updates = config.make(1.0, labels).init(params), None
+    state, updates = config.make(1.0, labels).init(params), params
     update = jax.jit(lambda state, g: update_once(config, labels, state, params, g))
     for g in grads:
         updates, state = update(state, g)
     return jax.tree.map(np.asarray, updates)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@slice_of(
+    "adafactor",
+    "adafactor_big_vision",
+    "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
+    "almvr",
+    "hybrid",
+    "lamb",
+    "mars",
+    "muon",
+    "prodigy",
+    "schedule_free_adamw",
+    "sgdw",
+    "soap",
+    "svrm",
+)
 def test_no_digits_of_a_python_number_are_lost(name):
     shapes = {leaf: jax.ShapeDtypeStruct(shape, jnp.float32) for leaf, shape in SHAPES.items()}
     params, *grads = (jax.tree.map(np.asarray, random_tree(shapes, t)) for t in range(-1, 3))

@@ -37,7 +37,7 @@ def world(numbers=range(4)):
 
 def moves(tx, params, grads):
     """Updates of the last of `grads`, at parameters that stay."""
-    state, updates = tx.init(params), None
+    state, updates = tx.init(params), params
     update = jax.jit(functools.partial(tx.update, **curvature(params)))
     for g in grads:
         updates, state = update(g, state, params)
