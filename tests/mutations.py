@@ -1,11 +1,11 @@
-"""Does a test notice when a formula is wrong? Applies wrong formulas to the optimizers, one at a time.
+"""Does a test notice when a formula is wrong? Applies wrong formulas to the package, one at a time.
 
     python -m tests.mutations [--jobs=2] [--only=SUBSTRING]
 
-A mutation replaces one piece of text of one file of `jaxopt_lm/optimizers`, in a copy of the package and its tests. A
-line says which test failed, and how long its tests took. SURVIVED: none did. INVALID: the run broke, or failed by
-something other than an assertion, which shows nothing. Either makes the exit code 1. First the same tests run on a copy
-that nothing was done to, and must pass. All that runs lies in a temporary folder.
+A mutation replaces one piece of text of one file of `jaxopt_lm`, in a copy of the package and its tests. A line says
+which test failed, and how long its tests took. SURVIVED: none did. INVALID: the run broke, or failed by something other
+than an assertion, which shows nothing. Either makes the exit code 1. First the same tests run on a copy that nothing was
+done to, and must pass. All that runs lies in a temporary folder.
 """
 
 import argparse
@@ -27,8 +27,6 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
-OPTIMIZERS = "jaxopt_lm/optimizers"
-TESTS = "tests/optimizers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +34,11 @@ class Mutation:
     """One wrong formula.
 
     Attributes:
-      file: in jaxopt_lm/optimizers.
+      file: in jaxopt_lm; in jaxopt_lm/optimizers where it names no folder.
       old: what is replaced; occurs there exactly once.
       new: what replaces it.
       what: what is wrong now.
-      tests: `FILE -k EXPRESSION`, the file in tests/optimizers: tests quick to run, of which one must fail.
+      tests: `FILE -k EXPRESSION`, the file in tests, likewise: tests quick to run, of which one must fail.
     """
 
     file: str
@@ -1311,7 +1309,51 @@ MUTATIONS = (
         "telemetry: cosine of the update, not of its negative",
         "test_measure.py -k signum",
     ),
+    # The decoder
+    Mutation(
+        "model/decoder.py",
+        "q_BLHK = self.q_norm(_join_heads(q_BLHK), place).reshape(q_BLHK.shape)",
+        "q_BLHK = jax.nn.standardize(q_BLHK, epsilon=1e-5) * self.q_norm.scale[...].reshape(1, 1, *q_BLHK.shape[2:])",
+        "query-key norm: queries per head",
+        "model/test_decoder.py -k recorded_query_key_norm",
+    ),
+    Mutation(
+        "model/decoder.py",
+        "            k_BLGK = self.k_norm(_join_heads(k_BLGK), place).reshape(k_BLGK.shape)\n        elif",
+        "            k_BLGK = self.k_norm(_join_heads(rotary(k_BLGK, c.rope_theta)), place).reshape(k_BLGK.shape)\n"
+        "            mixed_BLHK = causal_attention(rotary(q_BLHK, c.rope_theta), k_BLGK, v_BLGK)\n"
+        "            return _dot(_join_heads(mixed_BLHK), _used(self.out, dtype, place).reshape(-1, c.embed_dim))\n"
+        "        elif",
+        "query-key norm: keys after the rotation",
+        "model/test_decoder.py -k recorded_query_key_norm",
+    ),
+    Mutation(
+        "model/decoder.py",
+        'if self.config.norm == "layernorm":',
+        'if self.config.norm == "layernorm" and self.scale.get_metadata()["axes"] == ("embed",):',
+        "query-key norm: the mean is not subtracted",
+        "model/test_decoder.py -k recorded_query_key_norm",
+    ),
+    Mutation(
+        "model/decoder.py",
+        "self.k_norm(_join_heads(k_BLGK), place)",
+        "self.q_norm(_join_heads(k_BLGK), place)",
+        "query-key norm: keys with the queries' scale",
+        "model/test_decoder.py -k recorded_query_key_norm",
+    ),
+    Mutation(
+        "model/decoder.py",
+        "+ self.config.norm_eps)",
+        '+ (1e-6 if self.scale.get_metadata()["axes"] == ("heads",) else 1e-5))',
+        "query-key norm: eps 1e-6",
+        "model/test_decoder.py -k recorded_query_key_norm",
+    ),
 )
+
+
+def within(folder: str, file: str) -> str:
+    """The path of a mutation's file or tests, which lie in the folder `optimizers` unless they name another."""
+    return f"{folder}/{file}" if "/" in file else f"{folder}/optimizers/{file}"
 
 
 class Outcome(NamedTuple):
@@ -1337,7 +1379,7 @@ class Outcome(NamedTuple):
 
 def check_pieces(folder: Path) -> None:
     """Ends the script unless every mutation changes the one place it is meant for."""
-    counts = [(folder / OPTIMIZERS / mutation.file).read_text().count(mutation.old) for mutation in MUTATIONS]
+    counts = [(folder / within("jaxopt_lm", mutation.file)).read_text().count(mutation.old) for mutation in MUTATIONS]
     wrong = [
         f"mutation {number} ({mutation.what}): its old text occurs {count} times in {mutation.file}, not once"
         for number, (mutation, count) in enumerate(zip(MUTATIONS, counts, strict=True), 1)
@@ -1359,8 +1401,8 @@ def run_tests(folder: Path, selection: tuple[str, str]) -> Outcome:
     """pytest -x in a copy. A thread has its own compilation cache: JAX reads what another process half wrote."""
     cache = folder.parent / threading.current_thread().name
     file, expression = selection
-    saved = folder.with_name(f"{folder.name}_{file}.xml")
-    command = [sys.executable, "-m", "pytest", "-x", "--full", f"{TESTS}/{file}", "-k", expression]
+    saved = folder.with_name(f"{folder.name}_{Path(file).name}.xml")
+    command = [sys.executable, "-m", "pytest", "-x", "--full", within("tests", file), "-k", expression]
     settings = {"JAX_PLATFORMS": "cpu", "JAXOPT_LM_TEST_CACHE": str(cache), "PYTHONDONTWRITEBYTECODE": "1"}
     settings["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     done = subprocess.run(
@@ -1389,7 +1431,7 @@ def run_mutation(original: Path, number: int, mutation: Mutation) -> tuple[Outco
     start = time.monotonic()
     folder = original.parent / str(number)
     shutil.copytree(original, folder, symlinks=True)
-    path = folder / OPTIMIZERS / mutation.file
+    path = folder / within("jaxopt_lm", mutation.file)
     path.write_text(path.read_text().replace(mutation.old, mutation.new))
     outcome = run_tests(folder, selection_of(mutation))
     shutil.rmtree(folder)

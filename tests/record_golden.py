@@ -1,7 +1,8 @@
 """Records the trajectories of tests/golden that public PyTorch code produced, again, from tests/golden/inputs.npz.
 
     pip install numpy torch==2.13.0
-    pip install --no-deps timm==1.0.31 pytorch_optimizer==4.1.0 adam-mini==1.1.1
+    pip install --no-deps timm==1.0.31 pytorch_optimizer==4.1.0 adam-mini==1.1.1 ai2-olmo==0.6.0
+    pip install omegaconf==2.4.0
     python tests/record_golden.py --out=FOLDER [--olmo=CLONE] [--sophia=CLONE] [--mars=CLONE] [--check=tests/golden]
 
 What is no package runs from a clone: github rosieyzh/optimizers-llm @ a1f8a3f58f4b (--olmo), Liuhong99/Sophia
@@ -12,6 +13,7 @@ where one differs. A file keeps the `source` and `note` of the one in tests/gold
 
 import argparse
 import contextlib
+import enum
 import importlib
 import io
 import itertools
@@ -236,6 +238,56 @@ def gnb() -> dict[str, Any]:
     return new
 
 
+QK_NORM = {"d_model": 16, "n_heads": 2, "n_layers": 2, "mlp_hidden_size": 24, "vocab_size": 32, "embedding_size": None}
+QK_NORM |= {"attention_layer_norm": True, "activation_type": "gelu", "rope": True, "include_bias": False}
+QK_NORM |= {"layer_norm_with_affine": True, "weight_tying": False, "rope_full_precision": False, "init_device": "cpu"}
+QK_NORM |= {"attention_dropout": 0.0, "residual_dropout": 0.0, "embedding_dropout": 0.0}
+QK_NORM |= {"max_sequence_length": 10, "eos_token_id": 0, "pad_token_id": 0}
+
+
+def olmo_weight(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Scales of norms about 1, matrices like their initialisation; but queries and keys of layer 0 near sqrt(eps)."""
+    if len(shape) == 1:
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    weight = rng.normal(size=shape) / shape[1] ** 0.5
+    if name == "transformer.blocks.0.att_proj.weight":
+        weight[:32] *= 0.003
+    return weight.astype(np.float32)
+
+
+def make_ai2_importable() -> None:
+    """ai2-olmo's model without the rest of the package, which needs clouds' clients."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "olmo"]:
+        del sys.modules[name]
+    package, util = types.ModuleType("olmo"), types.ModuleType("olmo.util")
+    package.__path__ = list(find_spec("olmo").submodule_search_locations)  # pyright: ignore
+    util.StrEnum = enum.StrEnum  # pyright: ignore
+    sys.modules |= {"olmo": package, "olmo.util": util}
+
+
+def olmo_qk_norm() -> dict[str, Any]:
+    """Logits, losses and gradients of AI2's OLMo with norms of queries and keys, at weights and tokens of our own."""
+    rng, z_loss = np.random.default_rng(0), 1e-4
+    with mock.patch.dict(sys.modules), mock.patch.object(torch, "float", torch.float64):  # RoPE's angles
+        make_ai2_importable()
+        config = find("olmo.config.ModelConfig")(**QK_NORM)
+        model = find("olmo.model.OLMo")(config).double()
+        weights = {name: olmo_weight(rng, name, tuple(p.shape)) for name, p in sorted(model.named_parameters())}
+        model.load_state_dict({name: torch.tensor(w, dtype=torch.float64) for name, w in weights.items()})
+        tokens = rng.integers(0, config.vocab_size, (2, 10))
+        logits = model(torch.tensor(tokens)).logits
+        predicted, targets = logits[:, :-1].flatten(0, 1), torch.tensor(tokens[:, 1:]).flatten()
+        ce, z = torch.nn.functional.cross_entropy(predicted, targets), predicted.logsumexp(-1).square().mean()
+        (ce + z_loss * z).backward()
+    values = {"tokens": tokens, "logits": logits.detach().numpy(), "ce": ce.item(), "log_z_squared": z.item()}
+    for name, p in model.named_parameters():
+        renamed = name.replace("transformer.ff_out", "transformer.ff_out_last")  # as in the other files
+        values |= {f"w/{renamed}": weights[name], f"grad/{renamed}": p.grad.numpy()}  # pyright: ignore
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "ai2-olmo"))
+    meta = {"source": "olmo.model.OLMo", "config": QK_NORM, "z_loss": z_loss, "versions": versions}
+    return {**values, "meta": json.dumps(meta)}
+
+
 class Stub(types.ModuleType):
     """A module in which every name is a class: stands in for what olmo/optim.py imports and does not use here."""
 
@@ -278,9 +330,10 @@ def main() -> int:
         parser.add_argument(f"--{clone}")
     args = parser.parse_args()
     make_importable(args)
-    args.out.mkdir(parents=True, exist_ok=True)
+    Path(args.out, "model").mkdir(parents=True, exist_ok=True)
     makers = {n: (run.source.partition(".")[0].lower(), run.dtype, partial(record, n, run)) for n, run in RUNS.items()}
     makers |= {"gnb": ("torch", "float64", gnb), "schedules_authors": ("olmo", "float64", schedules)}
+    makers |= {"model/olmo_qk_norm": ("ai2", "float64", olmo_qk_norm)}
     failed = False
     for name, (package, dtype, make) in makers.items():
         if not getattr(args, package, True):

@@ -8,13 +8,14 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from rich.console import Console
 
 from jaxopt_lm import model
-from jaxopt_lm.model import PRESETS, preset
+from jaxopt_lm.model import PRESETS, decoder, preset
 from jaxopt_lm.model.summary import flops_per_token
-from jaxopt_lm.optimizers import AdamWConfig
+from jaxopt_lm.optimizers import AdamWConfig, SgdwConfig
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.training.loss import Batch, num_targets, summed_losses
 from jaxopt_lm.training.step import HParams, TrainState, init_state, make_train_step
@@ -44,9 +45,9 @@ VARIANTS = {
 }
 
 
-def from_torch(arrays, prefix: str, dtype=np.float32) -> model.Params:
-    """Parameters of `OLMO` from the recorded torch names and layouts, unrolled."""
-    heads, width, d = OLMO.num_heads, OLMO.head_width, OLMO.embed_dim
+def from_torch(arrays, prefix: str, dtype=np.float32, config=OLMO) -> model.Params:
+    """Parameters from the recorded torch names and layouts, unrolled."""
+    heads, width, d = config.num_heads, config.head_width, config.embed_dim
 
     def get(name):
         return np.asarray(arrays[f"{prefix}/transformer.{name}.weight"], dtype)
@@ -55,7 +56,7 @@ def from_torch(arrays, prefix: str, dtype=np.float32) -> model.Params:
         return rows.reshape(heads, width, d).transpose(2, 0, 1)
 
     params = {"embed": get("wte"), "head": get("ff_out_last").T, "final_norm": {"scale": get("ln_f")}}
-    for layer in range(OLMO.num_layers):
+    for layer in range(config.num_layers):
         block = f"blocks.{layer}"
         query, key, value = (kernel(rows) for rows in np.split(get(f"{block}.att_proj"), 3))
         params[f"layer_{layer:02d}"] = {
@@ -69,6 +70,9 @@ def from_torch(arrays, prefix: str, dtype=np.float32) -> model.Params:
             "mlp_norm": {"scale": get(f"{block}.ff_norm")},
             "mlp": {"up": get(f"{block}.ff_proj").T, "down": get(f"{block}.ff_out").T},
         }
+        if config.qk_norm == "full":
+            norms = {name: {"scale": get(f"{block}.{name}")} for name in ("q_norm", "k_norm")}
+            params[f"layer_{layer:02d}"]["attention"] |= norms
     return jax.tree.map(jnp.asarray, params)
 
 
@@ -160,6 +164,48 @@ def test_recorded_training_run(recorded, dtype, request):
     np.testing.assert_allclose(norms, run["grad_norm" + suffix], rtol=2e-4 if dtype == "float32" else 1e-8)
     np.testing.assert_allclose(final, run["eval_ce" + suffix], rtol=0, atol=atol)
     assert json.loads(str(recorded["init"]["config"]))["d_model"] == OLMO.embed_dim
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.usefixtures("optimized", "x64", "standard_promotion")
+def test_recorded_query_key_norm(scan_layers):
+    """OLMo as AI2 released it, with scales of the norms that differ and some queries and keys as small as sqrt(eps).
+
+    The real step, of heavy ball, whose first buffer is the gradient; with z-loss.
+    """
+    recorded = np.load(GOLDEN / "model" / "olmo_qk_norm.npz")
+    meta = json.loads(str(recorded["meta"]))
+    unrolled = dataclasses.replace(
+        preset("150m", vocab_size=32, num_layers=2, embed_dim=16, num_heads=2, num_kv_heads=2, mlp_dim=24),
+        scan_layers=False,
+        param_dtype="float64",
+        compute_dtype="float64",
+    )
+    config = dataclasses.replace(unrolled, scan_layers=scan_layers)
+    shape = model.stack_layers if scan_layers else lambda params: params
+    params, expected = (shape(from_torch(recorded, prefix, np.float64, unrolled)) for prefix in ("w", "grad"))
+    np.testing.assert_allclose(logits_of(config, params, recorded["tokens"]), recorded["logits"], rtol=1e-9, atol=1e-11)
+    hparams = HParams(
+        optimizer=SgdwConfig(learning_rate=0.0),
+        schedule=WarmupCosineConfig(warmup_steps=1),
+        num_train_steps=2,
+        z_loss=meta["z_loss"],
+        max_grad_norm=None,
+        seed=0,
+    )
+    state = init_state(config, hparams, jax.random.key(0), params)
+    state, metrics = jax.jit(make_train_step(config))(state, whole(recorded["tokens"]), hparams)
+    np.testing.assert_allclose(metrics["train/loss"], recorded["ce"], rtol=1e-11)
+    np.testing.assert_allclose(metrics["train/log_z_squared"], recorded["log_z_squared"], rtol=1e-11)
+    assert_grads_close(optax.tree.get(state.opt_state, "mu"), expected)
+
+
+def assert_grads_close(found, expected):
+    """Every leaf within 1e-9 of its largest entry, which no leaf lacks."""
+    for (path, x), y in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        largest = float(jnp.abs(y).max())
+        assert largest > 1e-6, path
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-9 * largest, err_msg=jax.tree_util.keystr(path))
 
 
 @pytest.mark.parametrize(
@@ -305,6 +351,56 @@ def test_dtypes():
     assert 0 < float(jnp.abs(logits - exact).max()) < 0.1
     low = init(dataclasses.replace(config, param_dtype="bfloat16"), jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(low)} == {jnp.dtype("bfloat16")}
+
+
+def bfloat16_of(key: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(key), shape).astype(jnp.bfloat16)
+
+
+def exact(x) -> np.ndarray:
+    return np.asarray(x, np.float64)
+
+
+def assert_rounded_once(found, expected):
+    """The nearest bfloat16, but where float32's own error decides between two."""
+    assert found.dtype == jnp.bfloat16
+    assert np.mean(np.asarray(found == jnp.asarray(expected, jnp.bfloat16))) > 0.98
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
+def test_a_norm_of_bfloat16_is_rounded_once(norm):
+    config = dataclasses.replace(TINY_MODEL, norm=norm)
+    module, x = decoder.Norm(64, "embed", config), bfloat16_of(0, 8, 4, 64)
+    module.scale[...] = jnp.linspace(0.5, 1.5, 64)
+    centred = exact(x) - (exact(x).mean(-1, keepdims=True) if norm == "layernorm" else 0)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * exact(module.scale[...])
+    assert_rounded_once(module(x, model.ONE_DEVICE), scaled)
+
+
+def test_a_rotation_of_bfloat16_is_rounded_once():
+    """Its angles are not: a position above 256 has no bfloat16 of its own."""
+    x = bfloat16_of(0, 1, 300, 2, 8)
+    angle = np.arange(300)[:, None] * 1e4 ** (-np.arange(4) / 4)
+    first, second = exact(x[0, ..., :4]), exact(x[0, ..., 4:])
+    turned = (first + 1j * second) * np.exp(1j * angle)[:, None, :]
+    expected = np.concatenate([turned.real, turned.imag], -1)
+    assert_rounded_once(decoder.rotary(x, 1e4)[0], expected)
+
+
+def test_attention_in_bfloat16_has_logits_in_float32():
+    """Of about 30, where a rounding to bfloat16 changes a weight by a sixteenth."""
+    q, k, v = (bfloat16_of(key, 1, 32, 1, 16) for key in range(3))
+    found = decoder.causal_attention(5 * q, 5 * k, v)
+    scores = np.where(np.tri(32, dtype=bool), exact(5 * q)[0, :, 0] @ exact(5 * k)[0, :, 0].T / 4, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = weights / weights.sum(-1, keepdims=True) @ exact(v)[0, :, 0]
+    np.testing.assert_allclose(exact(found)[0, :, 0], mixed, rtol=0, atol=2**-7 * np.abs(exact(v)).max())
+
+
+def test_logits_are_not_rounded_to_bfloat16():
+    config = dataclasses.replace(TINY_MODEL, compute_dtype="bfloat16")
+    logits = logits_of(config, init(config, jax.random.key(0)), jnp.arange(8)[None, :])
+    assert np.mean(np.asarray(logits != logits.astype(jnp.bfloat16).astype(jnp.float32))) > 0.9
 
 
 def test_describe_lists_every_parameter(capsys):
