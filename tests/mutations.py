@@ -4,8 +4,8 @@
 
 A mutation replaces one piece of text of one file of `jaxopt_lm`, in a copy of the package and its tests. A line says
 which test failed, and how long its tests took. SURVIVED: none did. INVALID: the run broke, or failed by something other
-than an assertion, which shows nothing. Either makes the exit code 1. First the same tests run on a copy that nothing was
-done to, and must pass. All that runs lies in a temporary folder.
+than an assertion, which shows nothing. Either makes the exit code 1. First the same tests run on a copy that nothing
+was done to, and must pass. All that runs lies in a temporary folder.
 """
 
 import argparse

@@ -48,6 +48,19 @@ def test_one_scalar_a_vector_is_one_a_layer():
         np.testing.assert_allclose(a, b, rtol=1e-8)
 
 
+def test_first_layer_correction_is_one_second_moment_a_row():
+    """In NumPy: of the embedding [V, d] by vocabulary entry, a mean over d; of the head [d, V] likewise."""
+    params, grads = world(3)
+    config = o.AdalayerStarConfig(learning_rate=0.1, b1=0.9, b2=0.95, eps=1e-15, first_layer=True)
+    found, _ = run(config, LABELS, params, grads)
+    for leaf, kept in (("embed", 1), ("head", 0)):
+        p, m, v = np.asarray(params[leaf]), 0.0, 0.0
+        for t, g in enumerate((np.asarray(g[leaf]) for g in grads), 1):
+            m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * np.mean(g**2, axis=kept, keepdims=True)
+            p = p - 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-15)
+            np.testing.assert_allclose(found[t - 1][leaf], p, rtol=1e-9, err_msg=f"{leaf} {t}")
+
+
 @pytest.mark.parametrize("name", ["adam_mini", "almvr"])
 def test_norms_do_not_decay_by_default(name):
     params, _ = world(1)

@@ -115,6 +115,49 @@ def test_estimates_are_those_of_the_whole_batch(name, x64):
     chex.assert_trees_all_close(*hessians, rtol=1e-6, atol=1e-12)
 
 
+def sophia_steps(batches, seed=0, learning_rate=1e-3):
+    """The states after each step of Sophia with an estimate at every one but the first, and their rates."""
+    config = dataclasses.replace(TINY_MODEL, num_layers=1, param_dtype="float64", compute_dtype="float64")
+    optimizer = OPTIMIZERS["sophia"](learning_rate=learning_rate, interval=1, b2=0.0, rho=0.04)
+    hparams = HPARAMS._replace(optimizer=optimizer, seed=np.uint32(seed))
+    step, states, rates = jax.jit(make_train_step(config)), [init_state(config, hparams, jax.random.key(0))], []
+    for batch in batches:
+        state, metrics = step(states[-1], batch, hparams)
+        states.append(state)
+        rates.append(float(metrics["learning_rate"]))
+    return states[1:], rates
+
+
+def test_sophia_divides_by_the_number_of_targets(x64):
+    """59 of the 96 tokens are: u = sign(m) min(abs(m) / (rho n h), 1)."""
+    (before, after), (_, rate) = sophia_steps([some_batch(0, padded=True), some_batch(1, padded=True)])
+    mu, hessian = (optax.tree.get(after.opt_state, name) for name in ("mu", "hessian"))
+    leaves = zip(*map(jax.tree.leaves, (before.params, after.params, mu, hessian)), strict=True)
+    found, expected = [], []
+    for p, q, m, h in leaves:
+        found.append(np.ravel((p - q) / rate))
+        expected.append(np.ravel(jnp.sign(m) * jnp.minimum(jnp.abs(m) / (0.04 * 59 * h + 1e-15), 1)))
+    np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-9)
+    assert 0.1 < np.mean(np.abs(np.concatenate(expected)) < 1) < 0.9
+
+
+def test_rows_without_a_target_change_no_estimate(x64):
+    padded = [some_batch(number, padded=True) for number in (0, 1)]
+    with_rows, _ = sophia_steps(padded)
+    without, _ = sophia_steps([jax.tree.map(lambda x: x[:6], batch) for batch in padded])
+    chex.assert_trees_all_close(with_rows[-1], without[-1], rtol=1e-9, atol=1e-14)
+
+
+def test_every_estimate_has_draws_of_its_own(x64):
+    """At parameters that stay and on one batch, by step and by the run's seed."""
+    same = [some_batch()] * 3
+    (_, second, third), _ = sophia_steps(same, learning_rate=0.0)
+    (_, other, _), _ = sophia_steps(same, seed=1, learning_rate=0.0)
+    heads = [optax.tree.get(state.opt_state, "hessian")["head"] for state in (second, third, other)]
+    assert not np.allclose(heads[0], heads[1])
+    assert not np.allclose(heads[0], heads[2])
+
+
 def test_a_calibration_moves_nothing_and_then_the_schedule_begins():
     optimizer = OPTIMIZERS["frozen"](calibration_steps=3, learning_rate=1e-2, weight_decay=0.1)
     hparams = HPARAMS._replace(optimizer=optimizer, num_train_steps=8)
