@@ -1,4 +1,4 @@
-"""An optimizer of one's own: the sign of an average of gradients, where the newest gradient has the same sign."""
+"""An optimizer of one's own: the sign of an average of gradients, where the newest gradient has that sign too."""
 
 import dataclasses
 
@@ -19,8 +19,8 @@ class Mine(OptimizerConfig):
     def direction(self, labels):
         average = optax.ema(self.b1)
 
-        def update(grads, state, params=None):
-            mu, state = average.update(grads, state, params)
-            return jax.tree.map(lambda m, g: jnp.sign(m) * (m * g > 0), mu, grads), state
+        def update(updates, state, params=None):
+            mu, state = average.update(updates, state, params)
+            return jax.tree.map(lambda m, g: jnp.sign(m) * (m * g > 0), mu, updates), state
 
         return optax.GradientTransformation(average.init, update)

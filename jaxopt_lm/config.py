@@ -284,7 +284,7 @@ def choose(spec: str, *offered: _T) -> _T:
     base, registry = (OptimizerConfig, OPTIMIZERS) if optimizer else (ScheduleConfig, SCHEDULES)
     section = "optimizer" if optimizer else "schedule"
     try:
-        cls = class_named(base, registry, spec)
+        cls: Any = class_named(base, registry, spec)
     except InputError as error:
         raise InputError(f"config argument {section}={error}") from None
     found = next((config for config in offered if type(config) is cls), None)
@@ -294,7 +294,7 @@ def choose(spec: str, *offered: _T) -> _T:
         f"config argument {section}={spec}: has no default for {', '.join(lacking)}; leave it out and give "
         f"--config.{section}={spec} " + " ".join(f"--config.{section}.{name}=…" for name in lacking),
     )
-    return typing.cast(_T, cls() if found is None else found)
+    return cls() if found is None else found
 
 
 def chosen(arg: str, *keys: str) -> str:

@@ -33,6 +33,20 @@ def test_links_and_figures_are_there():
         assert (ROOT / target).is_file(), target
 
 
+def test_the_example_of_ones_own_optimizer_is_shown_whole():
+    assert f"```py\n{(ROOT / 'examples' / 'my_optimizer.py').read_text()}```" in (ROOT / "README.md").read_text()
+
+
+def test_the_config_file_with_a_function_of_optax_is_one(tmp_path, monkeypatch):
+    (source,) = re.findall(
+        r"```py\n(import dataclasses\n.*?def get_config.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    (tmp_path / "muon.py").write_text(source)
+    monkeypatch.chdir(ROOT)
+    config = load(f"{tmp_path}/muon.py")
+    assert (config.workdir, config.optimizer.learning_rate, config.optimizer.beta) == ("runs/muon", 0.02, 0.9)
+
+
 @pytest.mark.usefixtures("standard_promotion")
 def test_compose_example_runs(capsys):
     text = (ROOT / "README.md").read_text()
