@@ -152,7 +152,8 @@ class TrainConfig:
     workdir: str
     """Folder of the run: config, metrics, checkpoints, result. Running again in it resumes."""
     init_from: str | None = None
-    """Hugging Face folder (config.json, safetensors) with the initial parameters; None: drawn from seed."""
+    """Hugging Face folder (config.json, safetensors) with the initial parameters, whose vocabulary, where it holds one,
+    must be the tokens'; None: drawn from seed."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = AdamWConfig()

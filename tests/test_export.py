@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 
 import chex
@@ -12,16 +13,19 @@ import pytest
 from rich.console import Console
 
 from jaxopt_lm.config import CheckpointConfig
+from jaxopt_lm.config_io import load
 from jaxopt_lm.data.tokens import VOCABULARY, Manifest, sha256_of_file
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.export import ExportConfig, export
 from jaxopt_lm.model import huggingface
+from jaxopt_lm.model.published import why_not_exported
 from jaxopt_lm.optimizers import ScheduleFreeAdamWConfig, eval_params
 from jaxopt_lm.training.loop import train
 from jaxopt_lm.training.saved import read_run
 from tests.conftest import write_tokens
 from tests.test_command_lines import assert_one_line, run
 from tests.vocabularies import trained as trained_vocabulary
+from tests.write_config_dumps import ROOT
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -125,3 +129,46 @@ def test_the_command_line_and_what_it_refuses(qwen3, tmp_path):
     with pytest.raises(InputError, match=r"model\.qk_norm=full: no published class computes it"):
         exported(config, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_begins_only_from_a_folder_of_its_tokens_vocabulary(qwen3, tmp_path):
+    config, out = trained(dataclasses.replace(qwen3, num_train_steps=6)), tmp_path / "out"
+    exported(config, out)
+    again = dataclasses.replace(config, init_from=str(out), workdir=str(tmp_path / "again"))
+    printed = Console(file=io.StringIO(), width=500)
+    assert train(again, printed).status == "completed"
+    assert "vocabulary" not in printed.file.getvalue()
+    other = dataclasses.replace(again, workdir=str(tmp_path / "other"))
+
+    def refused(part: str) -> None:
+        with pytest.raises(InputError, match=part):
+            train(other, Console(file=io.StringIO()))
+        assert not any(Path(other.workdir).glob("checkpoints/*"))
+
+    (out / "tokenizer.model").write_bytes(trained_vocabulary(["a house", "the houses of a street"] * 20, 15))
+    refused(r"out/tokenizer\.model: id \d+ is '.+', in .*/sentencepiece\.model it is '.+': rows of one vocabulary")
+    (out / "tokenizer.model").unlink()
+    (out / "tokenizer.json").unlink()
+    fields = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(fields | {"eos_token_id": [3, 4]}))
+    refused(
+        r"config\.json: eos_token_id=\[3, 4\], but .*/sentencepiece\.model ends a sequence by 1: another vocabulary"
+    )
+
+
+def test_training_says_first_that_a_run_cannot_be_exported(tiny):
+    """Before tokens are looked for; the words are export's."""
+    printed = Console(file=io.StringIO(), width=500)
+    config = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, qk_norm="full"), num_train_steps=6)
+    train(config, printed)
+    reason = why_not_exported(config.model)
+    assert reason is not None
+    assert printed.file.getvalue().startswith(f"not exportable: {reason}\n")
+    with pytest.raises(InputError, match=re.escape(reason)):
+        export(ExportConfig(workdir=config.workdir, out="never"))
+
+
+def test_ones_own_text_trains_an_exportable_model(qwen3):
+    assert why_not_exported(load(f"{ROOT}/configs/text.py:files=texts").model) is None
+    assert why_not_exported(qwen3.model) is None
+    assert "qk_norm=full" in str(why_not_exported(load(f"{ROOT}/configs/quickstart.py").model))

@@ -88,6 +88,29 @@ def read_params(folder: str | os.PathLike, config: ModelConfig) -> Params:
     return params
 
 
+def check_vocabulary(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
+    """Refuses a folder whose vocabulary is another than a SentencePiece model's.
+
+    Returns:
+      Whether the folder has a vocabulary to compare; without one its eos_token_id alone is.
+
+    Raises:
+      InputError: it has another, or one that cannot be read.
+    """
+    read_config(folder)
+    if vocabularies.compare(folder, path):
+        return True
+    eos = read_json(Path(folder, CONFIG)).get("eos_token_id")
+    if eos is not None:
+        ours = vocabularies.read(path).eos_id
+        require(
+            ours in (eos if isinstance(eos, list) else [eos]),
+            f"{Path(folder, CONFIG)}: eos_token_id={eos}, but {path} ends a sequence by {ours}: another vocabulary; "
+            "prepare the tokens with the folder's, or set eos_token_id to null",
+        )
+    return False
+
+
 def write(
     folder: str | os.PathLike,
     config: ModelConfig,

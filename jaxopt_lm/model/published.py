@@ -173,6 +173,15 @@ def class_of(config: ModelConfig) -> Published:
     return nearest
 
 
+def why_not_exported(config: ModelConfig) -> str | None:
+    """Why no checkpoint of a published class can hold a decoder of this config, in one line; None where one can."""
+    try:
+        class_of(config)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def tensors(config: ModelConfig) -> dict[Tensor, tuple[int, ...]]:
     """Every tensor of the checkpoint of a model and its shape there, in the order in which they are written.
 

@@ -15,11 +15,14 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.model.weights import read_json
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+_HOLD_PIECES = ("tokenizer.model", "spiece.model", TOKENIZER, "vocab.json")
 
 _SPACE = "▁"
 _UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
@@ -103,6 +106,47 @@ def files(vocabulary: Vocabulary) -> dict[str, dict[str, Any]]:
         **{name: pieces[i] for name, i in special.items() if i is not None},
     }
     return {TOKENIZER: whole, TOKENIZER_CONFIG: config}
+
+
+def compare(folder: str | os.PathLike, path: str | os.PathLike) -> list[str]:
+    """Compares every vocabulary in a Hugging Face folder with a SentencePiece model, piece by piece.
+
+    Returns:
+      The names of the folder's files that hold one, all of which have the model's pieces at the model's ids.
+
+    Raises:
+      InputError: one has other pieces, or cannot be read.
+    """
+    found = [name for name in _HOLD_PIECES if Path(folder, name).is_file()]
+    for name in found:
+        theirs = Path(folder, name)
+        if theirs.read_bytes() != Path(path).read_bytes():
+            _check_pieces(theirs, read(path))
+    return found
+
+
+def _check_pieces(path: Path, ours: Vocabulary) -> None:
+    theirs = _pieces(path)
+    for i, piece in enumerate(ours.pieces):
+        require(
+            theirs.get(i) == piece,
+            f"{path}: id {i} is {theirs.get(i)!r}, in {ours.name} it is {piece!r}: rows of one vocabulary would be "
+            "trained as another's; prepare the tokens with the folder's vocabulary",
+        )
+
+
+def _pieces(path: Path) -> dict[int, str]:
+    """The piece of every id in a SentencePiece model, a tokenizer.json or a vocab.json."""
+    if path.suffix == ".model":
+        return dict(enumerate(read(path).pieces))
+    fields = read_json(path)
+    try:
+        vocab = fields["model"]["vocab"] if path.name == TOKENIZER else fields
+        pieces = {i: piece for piece, i in vocab.items()} if isinstance(vocab, dict) else None
+        added = {token["id"]: token["content"] for token in fields.get("added_tokens", ())}
+        return (pieces or {i: piece for i, (piece, _) in enumerate(vocab)}) | added
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{path}: holds no vocabulary that can be read; fetch it again") from None
 
 
 def _no_place(vocabulary: Vocabulary) -> str | None:

@@ -20,9 +20,10 @@ from jaxopt_lm.data.batches import TrainBatches
 from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.data.identity import check_text
 from jaxopt_lm.data.prepare import is_prepared
-from jaxopt_lm.data.tokens import Manifest, TokenStore
+from jaxopt_lm.data.tokens import VOCABULARY, Manifest, TokenStore
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.model import Params
+from jaxopt_lm.model.published import why_not_exported
 from jaxopt_lm.model.summary import flops_per_token, num_params
 from jaxopt_lm.training import processes, sharding
 from jaxopt_lm.training.checkpoints import Checkpoints
@@ -142,6 +143,8 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
         with processes.together():
             processes.check_agreement(config)
             folder = stack.enter_context(RunFolder(config)) if primary else None
+            if reason := why_not_exported(config.model):
+                _say(console, f"not exportable: {reason}")
             begun = bool(saved_steps(Path(config.workdir, "checkpoints")))
             with stop.listening("ending the preparation of the tokens"):
                 prepared = ensure_tokens(config.data, stop, begun)
@@ -298,7 +301,10 @@ class _Trainer:
             return []
         from jaxopt_lm.model import huggingface  # safetensors, for the runs that need it
 
-        params = huggingface.read_params(self.config.init_from, self.config.model)
+        folder = self.config.init_from
+        if not huggingface.check_vocabulary(folder, Path(self.config.data.tokens_dir, VOCABULARY)):
+            self._say(f"init_from={folder}: holds no vocabulary; its rows are taken as those of the tokens' vocabulary")
+        params = huggingface.read_params(folder, self.config.model)
         return [jax.device_put(params, sharding.shardings(self.layout.params))]
 
     def _check_agreement(self, latest_step: int | None) -> None:

@@ -190,6 +190,62 @@ def test_vocabularies_that_have_no_place(tmp_path, options, part):
         tokenizer.files(tokenizer.read(path))
 
 
+@pytest.fixture
+def folder(models, tmp_path):
+    """With everything that transformers' tokenizer needs of the unigram model."""
+    for name, fields in tokenizer.files(tokenizer.read(models / "unigram")).items():
+        (tmp_path / name).write_text(json.dumps(fields))
+    (tmp_path / "tokenizer.model").write_bytes((models / "unigram").read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_a_folder_of_the_same_vocabulary(models, folder, kind):
+    assert tokenizer.compare(folder, models / "unigram") == ["tokenizer.model", "tokenizer.json"]
+    (folder / "tokenizer.model").unlink()
+    whole = tokenizer.files(tokenizer.read(models / kind))["tokenizer.json"]
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    assert tokenizer.compare(folder, models / kind) == ["tokenizer.json"]
+    pieces = tokenizer.read(models / kind).pieces
+    vocab = {piece: i for i, piece in enumerate([*pieces, "<extra>"])}  # more ids than the tokens use
+    (folder / "tokenizer.json").rename(folder / "tokenizer.bak")
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    assert tokenizer.compare(folder, models / kind) == ["vocab.json"]
+    (folder / "vocab.json").unlink()
+    assert tokenizer.compare(folder, models / kind) == []
+
+
+def test_a_folder_of_another_vocabulary(models, folder):
+    """Each file that is there is compared: one swapped pair of pieces is named."""
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    vocab = whole["model"]["vocab"]
+    vocab[300], vocab[301] = vocab[301], vocab[300]
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(InputError) as error:
+        tokenizer.compare(folder, models / "unigram")
+    first, second = vocab[300][0], vocab[301][0]
+    assert str(error.value).startswith(
+        f"{folder}/tokenizer.json: id 300 is {first!r}, in {models}/unigram it is {second!r}: rows of one"
+    )
+    with pytest.raises(InputError, match=r"tokenizer\.model: id \d+ is"):
+        tokenizer.compare(folder, models / "bpe")
+    (folder / "tokenizer.model").write_bytes(trained())
+    with pytest.raises(InputError, match=r"tokenizer\.model: id 3 is '.+', in .* it is '<0x00>'"):
+        tokenizer.compare(folder, models / "unigram")
+    (folder / "tokenizer.model").write_bytes(b"tiktoken's")
+    with pytest.raises(InputError, match=r"tokenizer\.model: not a SentencePiece model"):
+        tokenizer.compare(folder, models / "unigram")
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"model": {"vocab": 3}}', '{"model": {"vocab": [["a"]]}}', '{"model": {"vocab": {"a": []}}}', "[]"]
+)
+def test_tokenizer_files_that_cannot_be_read(models, tmp_path, text):
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(InputError, match=r"tokenizer\.json: (holds no vocabulary that can be read|holds list)"):
+        tokenizer.compare(tmp_path, models / "unigram")
+
+
 def test_a_vocabulary_without_padding_or_end(tmp_path):
     path = tmp_path / "tokenizer.model"
     path.write_bytes(trained(pad_id=-1, eos_id=-1, unk_id=0, vocab_size=16))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from jaxopt_lm import training
 from jaxopt_lm.config import CheckpointConfig, DataConfig, LoggingConfig
@@ -93,7 +95,10 @@ def test_a_run_from_a_hugging_face_folder(short, tmp_path):
     source = training.train(short)
     assert source.state is not None
     huggingface.write(tmp_path / "hf", config, source.state.params)
-    went_on = training.train(dataclasses.replace(short, workdir=str(tmp_path / "on"), init_from=str(tmp_path / "hf")))
+    printed = Console(file=io.StringIO(), width=500)
+    on = dataclasses.replace(short, workdir=str(tmp_path / "on"), init_from=str(tmp_path / "hf"))
+    went_on = training.train(on, printed)
+    assert f"init_from={tmp_path}/hf: holds no vocabulary; its rows are taken as those" in printed.file.getvalue()
     assert went_on.history["eval/loss"].values[0] == pytest.approx(source.history["eval/loss"].values[-1], rel=1e-6)
     assert went_on.status == "completed"
     wrong = dataclasses.replace(short, workdir=str(tmp_path / "no"), init_from=str(tmp_path / "hf"))
