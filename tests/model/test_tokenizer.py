@@ -72,9 +72,9 @@ def normalized(text: str, steps: list[dict]) -> str:
     return text
 
 
-def viterbi(text: str, vocab: list[list]) -> list[str]:
+def viterbi(text: str, vocab: list[tuple[str, float]]) -> list[str]:
     """The best segmentation; characters without a piece stand alone, at ten less than the worst score."""
-    scores: dict[str, float] = dict(vocab)
+    scores = dict(vocab)
     worst = min(scores.values()) - 10
     best: list[tuple[float, list[str]]] = [(0.0, [])]
     for end in range(1, len(text) + 1):
