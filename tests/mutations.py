@@ -106,8 +106,8 @@ MUTATIONS = (
     ),
     Mutation(
         "config.py",
-        "jax.tree.map(lambda label: label.role in self.decay_roles, labels)",
-        "jax.tree.map(lambda label: True, labels)",
+        "return label.role in self.decay_roles if label.decays is None else label.decays",
+        "return True if label.decays is None else label.decays",
         "roles that must not decay do",
         "test_golden.py -k almvr",
     ),
@@ -394,7 +394,7 @@ MUTATIONS = (
     ),
     Mutation(
         "block_adam.py",
-        "return (*stacked, *groups[-1])",
+        "return (*stacked, *output_axes(label))",
         "return (*stacked, *groups[0])",
         "Adam-mini: a block per input neuron",
         "test_golden.py -k adam_mini",

@@ -47,8 +47,9 @@ from jaxopt_lm.optimizers.contrib import (
 from jaxopt_lm.optimizers.curvature import hutchinson, sampled_label_grads
 from jaxopt_lm.optimizers.describe import describe, state_bytes
 from jaxopt_lm.optimizers.frozen import FrozenConfig, frozen
-from jaxopt_lm.optimizers.groups import axes_kept, label_params, partition
+from jaxopt_lm.optimizers.groups import axes_kept, partition
 from jaxopt_lm.optimizers.hybrid import HybridConfig, hybrid
+from jaxopt_lm.optimizers.labelling import label_params
 from jaxopt_lm.optimizers.layer_adaptive import LayerAdaptiveAdamWConfig, layer_adaptive_adamw
 from jaxopt_lm.optimizers.lion import LionConfig, SignumConfig, lion, signum
 from jaxopt_lm.optimizers.mars import MarsConfig, mars, reduce_variance

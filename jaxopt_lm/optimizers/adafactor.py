@@ -10,17 +10,8 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, block_mean_square
-from jaxopt_lm.optimizers.config import (
-    Labels,
-    MuDtype,
-    Number,
-    OptimizerConfig,
-    check,
-    check_decays,
-    check_eps,
-    construct,
-    traceable,
-)
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, check_eps, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import as_matrix, matrix_axes, per_layer, require_labels
 from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, sum_of_squares, widen
 
@@ -157,6 +148,7 @@ def adafactor(
     one_scalar_1d: bool = AdafactorConfig.one_scalar_1d,
     weight_decay: Number = AdafactorConfig.weight_decay,
     decay_roles: Sequence[str] = AdafactorConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = AdafactorConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Adafactor with momentum: Adam whose second moments of matrices are factored.
@@ -178,6 +170,7 @@ def adafactor(
         text.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -291,9 +284,10 @@ def adafactor_big_vision(
     b2_cap: Number = AdafactorBigVisionConfig.b2_cap,
     decay_rate: Number = AdafactorBigVisionConfig.decay_rate,
     eps: Number = AdafactorBigVisionConfig.eps,
-    min_dim_size_to_factor: int = AdafactorBigVisionConfig.min_dim_size_to_factor,
+    min_dim_size_to_factor: int | None = None,
     weight_decay: Number = AdafactorBigVisionConfig.weight_decay,
     decay_roles: Sequence[str] = AdafactorBigVisionConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = AdafactorBigVisionConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """big_vision's Adafactor: momentum of scaled gradients, second moments that forget ever less.
@@ -313,9 +307,10 @@ def adafactor_big_vision(
       b2_cap: largest decay of second moments.
       decay_rate: exponent of the second moments' decay, 1 - t^-decay_rate.
       eps: added to squared gradients.
-      min_dim_size_to_factor: the two largest axes are factored where both have so many entries.
+      min_dim_size_to_factor: the two largest axes are factored where both have so many entries; None: 32.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

@@ -7,7 +7,8 @@ from typing import Any
 import optax
 
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
-from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, construct, traceable
+from jaxopt_lm.optimizers.config import traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 
 
 @traceable
@@ -38,6 +39,7 @@ def adamw(
     eps: Number = AdamWConfig.eps,
     weight_decay: Number = AdamWConfig.weight_decay,
     decay_roles: Sequence[str] = AdamWConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = AdamWConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """AdamW: Adam with decoupled weight decay.
@@ -55,6 +57,7 @@ def adamw(
       eps: added to the root; positive.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

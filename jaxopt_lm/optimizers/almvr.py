@@ -7,7 +7,8 @@ from typing import Any, Literal
 import optax
 
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
-from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, construct, traceable
+from jaxopt_lm.optimizers.config import traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import require_labels
 
 
@@ -55,6 +56,7 @@ def almvr(
     granularity: Literal["element", "tensor"] = AlmvrConfig.granularity,
     weight_decay: Number = AlmvrConfig.weight_decay,
     decay_roles: Sequence[str] = AlmvrConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = AlmvrConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """ALMVR: Adam without the momentum's bias correction and with eps inside the root.
@@ -73,6 +75,7 @@ def almvr(
       granularity: one second moment an entry, as the formula is written, or one a tensor.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

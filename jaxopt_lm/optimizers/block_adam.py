@@ -16,17 +16,9 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
-from jaxopt_lm.optimizers.config import (
-    Labels,
-    MuDtype,
-    Number,
-    OptimizerConfig,
-    check_decays,
-    check_eps,
-    construct,
-    traceable,
-)
-from jaxopt_lm.optimizers.groups import axes_kept, matrix_axes, require_labels
+from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, check_eps, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
+from jaxopt_lm.optimizers.groups import axes_kept, matrix_axes, output_axes, require_labels
 from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, sum_of_squares, widen
 
 Normalization = Literal["mean", "paper_algorithm_1"]
@@ -204,6 +196,7 @@ def adalayer(
     normalization: Normalization = AdalayerConfig.normalization,
     weight_decay: Number = AdalayerConfig.weight_decay,
     decay_roles: Sequence[str] = AdalayerConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = AdalayerConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Adalayer: Adam with one second moment a tensor and layer.
@@ -222,6 +215,7 @@ def adalayer(
         misprinted.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -244,7 +238,7 @@ def adalayer_star_blocks(labels: Any, *, first_layer: bool = False) -> Any:
     An embedding is tied where no label of the whole model is a head's.
     """
     tied = "head" not in {label.role for label in jax.tree.leaves(labels)}
-    apart = {"head": ("vocab",)} | ({"embedding": ("vocab",)} if tied or first_layer else {})
+    apart = {"head": ("vocab", "out")} | ({"embedding": ("vocab",)} if tied or first_layer else {})
     return axes_kept(labels, apart)
 
 
@@ -280,6 +274,7 @@ def adalayer_star(
     first_layer: bool = AdalayerStarConfig.first_layer,
     weight_decay: Number = AdalayerStarConfig.weight_decay,
     decay_roles: Sequence[str] = AdalayerStarConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = AdalayerStarConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Adalayer*: Adalayer with one second moment per vocabulary entry in the output head.
@@ -299,6 +294,7 @@ def adalayer_star(
       first_layer: one second moment per row of the embedding too: the paper's first-layer correction.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -349,6 +345,7 @@ def adam_mini(
     eps: Number = AdamMiniConfig.eps,
     weight_decay: Number = AdamMiniConfig.weight_decay,
     decay_roles: Sequence[str] = AdamMiniConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = AdamMiniConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Adam-mini: Adam with one second moment a token, a head or an output neuron.
@@ -367,6 +364,7 @@ def adam_mini(
       eps: added to the root; positive.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -390,8 +388,9 @@ def adam_mini_axes(label: Label) -> tuple[int, ...]:
     groups = matrix_axes(label)
     if len(groups) < 2:
         return stacked
-    if label.role in ("embedding", "head"):
-        return tuple(i for i, axis in enumerate(label.axes) if axis != "embed")
+    if label.role in ("embedding", "head") and {"embed", "vocab"} & set(label.axes):
+        others = ("embed",) if "embed" in label.axes else set(label.axes) - {"layers", "vocab"}
+        return tuple(i for i, axis in enumerate(label.axes) if axis not in others)
     if "head_dim" in label.axes:
         return (*stacked, *(i for i, axis in enumerate(label.axes) if axis in ("heads", "kv_heads")))
-    return (*stacked, *groups[-1])
+    return (*stacked, *output_axes(label))

@@ -4,8 +4,7 @@ A config of an optimizer or a schedule is a frozen dataclass and a pytree at onc
 and durations: ints whose name ends in `_steps`) are leaves: they travel into the jitted step as arguments, so a sweep
 can vmap over them and nothing is recompiled when one changes. All other fields (bool, str, choices) are structure.
 
-Beside each config stands its constructor, a function as people who compose optax chains expect; `construct` is its
-body.
+Beside each config stands its constructor, a function as people who compose optax chains expect (see `construct`).
 """
 
 import abc
@@ -17,24 +16,17 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import require
 from jaxopt_lm.labels import ROLES, Label
-from jaxopt_lm.optimizers.groups import check_labels, require_labels
+from jaxopt_lm.optimizers.groups import require_labels
 from jaxopt_lm.optimizers.rates import scale_by_rate
 from jaxopt_lm.optimizers.sources import remember
 from jaxopt_lm.optimizers.trees import next_count, with_wide_state
 
 FLOAT32_MAX = 3.4028234e38
-
-Number = float | jax.Array | Callable[[jax.Array], Any]
-"""A number, a traced scalar, or a schedule: a function from the count of updates made so far to a scalar."""
-Labels = Any
-"""A tree of `Label`s with the parameters' structure; None where every parameter is treated alike."""
-MuDtype = Literal["bfloat16"] | None
 
 T = TypeVar("T")
 
@@ -193,11 +185,15 @@ class OptimizerConfig(abc.ABC):
         return optax.add_decayed_weights(self.weight_decay, self.decay_mask(labels))
 
     def decay_mask(self, labels: Any) -> Any:
-        """The parameters' tree with True where the role decays; None, which decays all, where there are no labels."""
+        """The parameters' tree with True where one decays; None, which decays all, where there are no labels."""
         if labels is None and set(self.decay_roles) == set(ROLES):
             return None
         require_labels(labels, "what decays is chosen")
-        return jax.tree.map(lambda label: label.role in self.decay_roles, labels)
+        return jax.tree.map(self.decays, labels)
+
+    def decays(self, label: Label) -> bool:
+        """Whether a parameter decays: its label says so, or else its role."""
+        return label.role in self.decay_roles if label.decays is None else label.decays
 
     def rate_multipliers(self, labels: Any) -> Callable[[Any], Any] | None:
         """Factors of the learning rate per parameter, as `scale_by_rate` takes them; None: all are 1."""
@@ -220,45 +216,13 @@ class OptimizerConfig(abc.ABC):
         return self
 
 
-def construct(
-    config: type[OptimizerConfig], *, learning_rate: Number, labels: Labels, **fields: Any
-) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of a config class as an optax transformation: what the constructors beside the configs return.
-
-    Args:
-      config: the class.
-      learning_rate: the peak rate.
-      labels: a tree of `Label`s like the parameters, or None where the optimizer treats every parameter alike.
-      **fields: the other fields. Every number may be a Python number, a traced scalar or a schedule: a function of the
-        count of updates made so far, as in optax.
-
-    Raises:
-      InputError: a field out of its bounds, or labels where the rate belongs.
-    """
-    scalar = (
-        isinstance(learning_rate, int | float | np.ndarray | np.generic | jax.Array) and np.ndim(learning_rate) == 0
-    )
+def check_config(config: OptimizerConfig, name: str) -> None:
+    """A field for an optimizer inside this one holds a config: its rate has the schedule, its numbers are traced."""
     require(
-        scalar or (callable(learning_rate) and jax.tree_util.all_leaves([learning_rate])),
-        f"learning_rate: must be a number or a schedule, is {type(learning_rate).__name__}; give labels second, or as "
-        "labels=",
+        isinstance(getattr(config, name), OptimizerConfig),
+        f"{field_name(config, name)}: must be a config, AdamWConfig(learning_rate=3e-4) say; for any other "
+        "transformation use optimizers.partition",
     )
-    strange = next((x for x in jax.tree.leaves(labels) if not isinstance(x, Label)), None)
-    require(strange is None, f"labels: must be a tree of Labels, has {type(strange).__name__}; see label_params")
-    made = config(learning_rate=learning_rate, **fields)  # pyright: ignore[reportArgumentType]
-    scheduled = any(callable(leaf) for leaf in jax.tree.leaves(made))
-    return _for_labels(_scheduled(made, labels) if scheduled else made.make(1.0, labels), labels)
-
-
-def _for_labels(tx: optax.GradientTransformationExtraArgs, labels: Any) -> optax.GradientTransformationExtraArgs:
-    """Refuses parameters that the labels are not of, in place of an error from deep within."""
-
-    def init(params):
-        if labels is not None:
-            check_labels(params, labels)
-        return tx.init(params)
-
-    return optax.GradientTransformationExtraArgs(init, tx.update)
 
 
 class CountedState(NamedTuple):
@@ -273,7 +237,7 @@ class CountedState(NamedTuple):
     inner_state: optax.OptState
 
 
-def _by_count(at: Callable[[jax.Array], optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
+def by_count(at: Callable[[jax.Array], optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
     """The transformation that `at` gives for the count of updates made so far."""
 
     def init(params):
@@ -294,13 +258,4 @@ def held(
     """`make(multiplier)` after a calibration of so many updates, `make(0)` during it; steps=0: there is none."""
     if isinstance(steps, int) and steps == 0:
         return make(multiplier)
-    return _by_count(lambda count: make(jnp.where(count >= jnp.asarray(steps), multiplier, 0.0)))
-
-
-def _scheduled(config: OptimizerConfig, labels: Any) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with its schedules evaluated at the count."""
-
-    def at(count):
-        return jax.tree.map(lambda leaf: leaf(count) if callable(leaf) else leaf, config).make(1.0, labels)
-
-    return _by_count(at)
+    return by_count(lambda count: make(jnp.where(count >= jnp.asarray(steps), multiplier, 0.0)))

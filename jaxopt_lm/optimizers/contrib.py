@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import require
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, check, check_decays, construct, field_name, traceable
+from jaxopt_lm.optimizers.config import check, check_decays, field_name, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import partition, per_layer
 from jaxopt_lm.optimizers.moments import (
     prodigy_correction,
@@ -61,6 +62,7 @@ def adopt(
     eps: Number = AdoptConfig.eps,
     weight_decay: Number = AdoptConfig.weight_decay,
     decay_roles: Sequence[str] = AdoptConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = AdoptConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """ADOPT: Adam whose gradient is divided by the second moment before it, so that any b2 converges.
@@ -79,6 +81,7 @@ def adopt(
       eps: added to the root; positive.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -137,6 +140,7 @@ def ademamix(
     alpha: Number = AdEMAMixConfig.alpha,
     weight_decay: Number = AdEMAMixConfig.weight_decay,
     decay_roles: Sequence[str] = AdEMAMixConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = AdEMAMixConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """AdEMAMix: Adam with a second, slow average of gradients.
@@ -159,6 +163,7 @@ def ademamix(
       alpha: weight of the slow mean.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -222,6 +227,7 @@ def adan(
     eps_root: Number = AdanConfig.eps_root,
     weight_decay: Number = AdanConfig.weight_decay,
     decay_roles: Sequence[str] = AdanConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = AdanConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Adan: Nesterov momentum from averages of gradients and of their differences.
@@ -244,6 +250,7 @@ def adan(
       eps_root: added inside the root.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -290,7 +297,7 @@ class NovoGradConfig(BlockAdamConfig):
         if labels is None:
             return tx(self.weight_decay)
         parts = {"decayed": per_layer(tx(self.weight_decay), labels), "undecayed": per_layer(tx(0.0), labels)}
-        return partition(parts, lambda label: "decayed" if label.role in self.decay_roles else "undecayed", labels)
+        return partition(parts, lambda label: "decayed" if self.decays(label) else "undecayed", labels)
 
     def decay(self, labels: Any) -> optax.GradientTransformation:
         return optax.identity()
@@ -305,6 +312,7 @@ def novograd(
     eps: Number = NovoGradConfig.eps,
     weight_decay: Number = NovoGradConfig.weight_decay,
     decay_roles: Sequence[str] = NovoGradConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = NovoGradConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """NovoGrad: heavy ball on gradients divided by an average of their norm, one a tensor and layer.
@@ -323,6 +331,7 @@ def novograd(
       eps: added to the root; positive.
       weight_decay: wd, through the momentum.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -415,6 +424,7 @@ def prodigy(
     safeguard_warmup: bool = ProdigyConfig.safeguard_warmup,
     weight_decay: Number = ProdigyConfig.weight_decay,
     decay_roles: Sequence[str] = ProdigyConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = ProdigyConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Prodigy: Adam that estimates its own rate d, one for the whole tree.
@@ -435,6 +445,7 @@ def prodigy(
       safeguard_warmup: leave the rate out of d's denominator, as is advised with a warmup.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -499,6 +510,7 @@ def schedule_free_adamw(
     eps: Number = ScheduleFreeAdamWConfig.eps,
     weight_decay: Number = ScheduleFreeAdamWConfig.weight_decay,
     decay_roles: Sequence[str] = ScheduleFreeAdamWConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = ScheduleFreeAdamWConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Schedule-free AdamW: gradients at y, between the iterate z and its average x; x is what to evaluate.
@@ -519,6 +531,7 @@ def schedule_free_adamw(
       eps: added to the root; positive.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: None; there is no momentum.
 
     Example:

@@ -10,7 +10,8 @@ import numpy as np
 import optax
 
 from jaxopt_lm.optimizers.config import OptimizerConfig
-from jaxopt_lm.optimizers.groups import check_labels, path_name, require_labels
+from jaxopt_lm.optimizers.groups import require_labels
+from jaxopt_lm.optimizers.labelling import labels_of, path_name
 from jaxopt_lm.optimizers.measure import second_moments
 
 CARD = ("Formula", "Eps", "Bias correction", "Decay", "Dampening", "State", "Differs", "Paper")
@@ -22,7 +23,7 @@ def describe(optimizer: OptimizerConfig | optax.GradientTransformation, params: 
     Args:
       optimizer: a config of ours; or any optax transformation, for which shapes and bytes alone are known.
       params: arrays or shapes.
-      labels: the parameters' tree of `Label`s; needed for a config.
+      labels: the parameters' tree of `Label`s, or a function from the parameters to it; needed for a config.
 
     Returns:
       A line per parameter: path, shape, and of a config role, shape and number of second moments, factor of the
@@ -33,7 +34,7 @@ def describe(optimizer: OptimizerConfig | optax.GradientTransformation, params: 
     rows = [(path, str(leaf.shape)) for path, leaf in zip(paths, jax.tree.leaves(shapes), strict=True)]
     if isinstance(optimizer, OptimizerConfig):
         require_labels(labels, "a config is described")
-        check_labels(params, labels)
+        labels = labels_of(labels, params)
         tx = optimizer.make(1.0, labels)
         header = ("parameter", "shape", "role", "block shape", "second moments", "rate", "decay", "trained")
         rows = [row + cells for row, cells in zip(rows, _cells(optimizer, tx, shapes, labels), strict=True)]
@@ -54,7 +55,7 @@ def _cells(config, tx, shapes, labels):
             yield label.role, "-", "0", "-", "-", "untrained"
             continue
         blocks = " ".join(str(x.shape) for x in arrays) or "-"
-        decay = f"{part.weight_decay:g}" if label.role in part.decay_roles else "0"
+        decay = f"{part.weight_decay:g}" if part.decays(label) else "0"
         factor, entries = _factor(part, i, shapes, labels), sum(x.size for x in arrays)
         yield label.role, blocks, f"{entries:,}", factor, decay, "trained"
 

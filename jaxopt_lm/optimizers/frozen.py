@@ -10,18 +10,8 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import AdalayerStarConfig, Calibration, scale_by_block_adam
-from jaxopt_lm.optimizers.config import (
-    Labels,
-    MuDtype,
-    Number,
-    OptimizerConfig,
-    check,
-    check_roles,
-    construct,
-    field_name,
-    held,
-    traceable,
-)
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_roles, field_name, held, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
 from jaxopt_lm.optimizers.trees import set_to_zero
 
@@ -93,6 +83,7 @@ def frozen(
     untrained_roles: Sequence[str] = FrozenConfig.untrained_roles,
     weight_decay: Number = FrozenConfig.weight_decay,
     decay_roles: Sequence[str] = FrozenConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = FrozenConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Adalayer* whose second moments are calibrated at rate 0, then stay but for the live roles.
@@ -113,6 +104,7 @@ def frozen(
       untrained_roles: roles that never move.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

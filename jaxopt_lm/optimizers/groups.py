@@ -1,12 +1,12 @@
-"""Groups of parameters: labels from path rules, and what labels say of structure.
+"""Groups of parameters: what labels say of structure.
 
-A label (`jaxopt_lm.labels.Label`) names a parameter's axes and role. Our models declare labels; for any other model
-`label_params` derives them from rules on paths. From labels follow blocks (`axes_kept`), the matrix that a per-head
-kernel is (`matrix_axes`), the layers (`by_layer`), transforms by group (`partition`) and by layer (`per_layer`).
+A label (`jaxopt_lm.labels.Label`) names a parameter's axes and role; `labelling` makes labels. From them follow blocks
+(`axes_kept`), the matrix that a kernel is (`matrix_axes`), the layers (`by_layer`), transforms by group (`partition`)
+and by layer (`per_layer`).
 """
 
+import itertools
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,83 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.errors import require
 from jaxopt_lm.labels import Label
-from jaxopt_lm.optimizers.trees import is_masked, map_params
+from jaxopt_lm.optimizers.trees import map_params
 
 _HEAD_AXES = ("heads", "kv_heads", "head_dim", "value_dim")
 
 
-def path_name(path: Any) -> str:
-    """A parameter's path as names joined by slashes."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def label_params(params: Any, rules: Sequence[tuple[str, Label]]) -> Any:
-    """Labels for anyone's parameters, from rules on their paths.
-
-    Args:
-      params: a pytree of arrays or shapes.
-      rules: (regular expression, label) pairs; the first that matches the whole path, names joined by slashes, wins. A
-        group named `layer` in the expression gives the label's layer.
-
-    Returns:
-      The tree of `params` with a `Label` in place of each leaf.
-
-    Raises:
-      InputError: a parameter that no rule matches, a rule that wins nowhere, or axes that do not fit a shape.
-    """
-    used: set[int] = set()
-    sizes: dict[str, int] = {}
-
-    def label(path, leaf):
-        name = path_name(path)
-        for index, (pattern, found) in enumerate(rules):
-            if match := re.fullmatch(pattern, name):
-                used.add(index)
-                layer = match.groupdict().get("layer")
-                _check_sizes(sizes, found, name, pattern, jnp.shape(leaf))
-                return found if layer is None else Label(found.axes, found.role, int(layer))
-        raise InputError(f"parameter {name}: no rule matches it; add one")
-
-    labels = jax.tree_util.tree_map_with_path(label, params)
-    for index, (pattern, _) in enumerate(rules):
-        require(index in used, f"rule '{pattern}': it matches no parameter that the rules before leave; drop it")
-    return labels
-
-
-def _check_sizes(sizes, label, name, pattern, shape):
-    """A rule's axes are as many as the parameter's, and those of the vocabulary and the width have one size each."""
-    require(
-        len(label.axes) == len(shape),
-        f"rule '{pattern}': its axes {label.axes} must be as many as those of {name}, shape {shape}",
-    )
-    for axis, size in zip(label.axes, shape, strict=True):
-        require(
-            axis not in ("vocab", "embed") or sizes.setdefault(axis, size) == size,
-            f"rule '{pattern}': axis {axis} of {name}, shape {shape}, must have size {sizes.get(axis)} as elsewhere",
-        )
-
-
-def check_labels(params: Any, labels: Any) -> None:
-    """Raises `InputError` unless every parameter has one label with as many axes as itself."""
-    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_masked)
-    shapes = {path_name(path): None if is_masked(x) else jnp.shape(x) for path, x in leaves}
-    axes = {path_name(path): label.axes for path, label in jax.tree_util.tree_leaves_with_path(labels)}
-    odd = sorted(shapes.keys() ^ axes.keys())
-    require(not odd, f"labels: must have the parameters' structure; {odd[0] if odd else ''} is in one of them alone")
-    depths = {shape[0] for name, shape in shapes.items() if shape and axes[name][:1] == ("layers",)}
-    require(len(depths) <= 1, f"labels: stacked layers must be equally many everywhere; there are {sorted(depths)}")
-    for name, shape in shapes.items():
-        require(
-            shape is None or len(shape) == len(axes[name]),
-            f"labels: {name} has shape {shape} and axes {axes[name]}; they must be as many",
-        )
-
-
 def require_labels(labels: Any, why: str) -> None:
     """Raises `InputError` where a transform that reads structure is given no labels."""
-    require(labels is not None, f"labels=None: {why} by axes and roles; give a tree of labels (see label_params)")
+    require(labels is not None, f"labels=None: {why} by axes and roles; give labels, see label_params")
 
 
 def require_roles(labels: Any, roles: Sequence[str], where: str) -> None:
@@ -112,9 +45,10 @@ def axes_kept(labels: Any, by_role: Mapping[str, Sequence[str]]) -> Any:
 
 
 def matrix_axes(label: Label) -> tuple[tuple[int, ...], ...]:
-    """The axes of one layer's parameter, those of the heads as one: two groups for a matrix, one for a vector.
+    """The axes of one layer's parameter in two groups, those of a matrix; one for a vector, none for a scalar.
 
-    A kernel (embed, heads, head_dim) is the matrix [embed, heads * head_dim]: ((0,), (1, 2)).
+    A kernel (embed, heads, head_dim) is the matrix [embed, heads * head_dim]: ((0,), (1, 2)). Of more axes all but the
+    last are one group, or all but the first where that is `out`.
     """
     groups: list[list[int]] = []
     for i, axis in enumerate(label.axes):
@@ -125,8 +59,18 @@ def matrix_axes(label: Label) -> tuple[tuple[int, ...], ...]:
             groups[-1].append(i)
         else:
             groups.append([i])
-    require(len(groups) <= 2, f"{label}: must be a vector or a matrix; put the axes of the heads side by side")
+    of_heads = sum(label.axes[group[0]] in _HEAD_AXES for group in groups)
+    require(of_heads <= 1, f"{label}: must be a vector or a matrix; put the axes of the heads side by side")
+    if len(groups) > 2:
+        split = 1 if label.axes[groups[0][0]] == "out" else len(groups) - 1
+        groups = [list(itertools.chain(*part)) for part in (groups[:split], groups[split:])]
     return tuple(tuple(group) for group in groups)
+
+
+def output_axes(label: Label) -> tuple[int, ...]:
+    """The axes of a matrix's output: its last group, or the first where that is `out`."""
+    groups = matrix_axes(label)
+    return groups[0] if label.axes[groups[0][0]] == "out" else groups[-1]
 
 
 def is_matrix(label: Label, roles: Sequence[str]) -> bool:
@@ -189,7 +133,8 @@ def partition(
     """`optax.partition` by a function of the label; transforms that no parameter belongs to are left out."""
     groups = jax.tree.map(group_of, labels)
     present = set(jax.tree.leaves(groups))
-    return optax.partition({name: tx for name, tx in transforms.items() if name in present}, groups)
+    # A function, for optax would call a tree that is callable, as an equinox module.
+    return optax.partition({name: tx for name, tx in transforms.items() if name in present}, lambda _: groups)
 
 
 def per_layer(tx: optax.GradientTransformation, labels: Any) -> optax.GradientTransformationExtraArgs:

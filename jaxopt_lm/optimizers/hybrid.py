@@ -11,17 +11,15 @@ from jaxopt_lm.errors import require
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import AdalayerStarConfig
 from jaxopt_lm.optimizers.config import (
-    Labels,
-    MuDtype,
-    Number,
     OptimizerConfig,
+    check_config,
     check_decays,
     check_roles,
-    construct,
     field_name,
     held,
     traceable,
 )
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
 from jaxopt_lm.optimizers.moments import debiased_ema
 from jaxopt_lm.optimizers.sgdw import heavy_ball
@@ -61,10 +59,7 @@ class HybridConfig(OptimizerConfig):
         super().__post_init__()
         check_decays(self, "b1")
         check_roles(self, "adaptive_roles", "untrained_roles")
-        require(
-            isinstance(self.adaptive, OptimizerConfig),
-            f"{field_name(self, 'adaptive')}: must be a config; for any other transformation use optimizers.partition",
-        )
+        check_config(self, "adaptive")
         both = sorted(set(self.adaptive_roles) & set(self.untrained_roles))
         require(
             not both, f"{field_name(self, 'untrained_roles')}={both}: they are adaptive_roles too; give each role once"
@@ -111,6 +106,7 @@ def hybrid(
     untrained_roles: Sequence[str] = HybridConfig.untrained_roles,
     weight_decay: Number = HybridConfig.weight_decay,
     decay_roles: Sequence[str] = HybridConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = HybridConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """An adaptive optimizer on chosen roles, SGD on the others; two peak rates.
@@ -131,6 +127,7 @@ def hybrid(
       untrained_roles: roles that never move.
       weight_decay: SGD's decoupled decay, multiplied by the rate in force.
       decay_roles: the roles of SGD's that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

@@ -16,17 +16,8 @@ import optax
 from jaxopt_lm.errors import require
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
 from jaxopt_lm.optimizers.clipping import clip_by_layer_norm
-from jaxopt_lm.optimizers.config import (
-    Labels,
-    MuDtype,
-    Number,
-    check,
-    check_decays,
-    check_eps,
-    construct,
-    field_name,
-    traceable,
-)
+from jaxopt_lm.optimizers.config import check, check_decays, check_eps, field_name, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import by_layer, num_layers, require_labels
 
 
@@ -157,6 +148,7 @@ def layer_adaptive_adamw(
     max_layer_norm: Number | None = LayerAdaptiveAdamWConfig.max_layer_norm,
     weight_decay: Number = LayerAdaptiveAdamWConfig.weight_decay,
     decay_roles: Sequence[str] = LayerAdaptiveAdamWConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = LayerAdaptiveAdamWConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """AdamW with a rate and a momentum per layer, and an eps that changes over time.
@@ -190,6 +182,7 @@ def layer_adaptive_adamw(
         clipping here.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

@@ -6,7 +6,8 @@ from typing import Any
 
 import optax
 
-from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, OptimizerConfig, check_decays, construct, traceable
+from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 
 
 @traceable
@@ -46,6 +47,7 @@ def lion(
     b2: Number = LionConfig.b2,
     weight_decay: Number = LionConfig.weight_decay,
     decay_roles: Sequence[str] = LionConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = LionConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Lion: the sign of an interpolation of gradient and momentum.
@@ -61,6 +63,7 @@ def lion(
       b2: decay of the momentum.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -111,6 +114,7 @@ def signum(
     b1: Number = SignumConfig.b1,
     weight_decay: Number = SignumConfig.weight_decay,
     decay_roles: Sequence[str] = SignumConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = SignumConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Signum: the sign of the averaged gradient, which is Lion with b1 = b2.
@@ -125,6 +129,7 @@ def signum(
       b1: decay of the momentum.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

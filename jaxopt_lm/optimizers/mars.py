@@ -11,16 +11,8 @@ from jax.typing import ArrayLike
 from jaxopt_lm.labels import ROLES, Label
 from jaxopt_lm.optimizers.adamw import AdamWConfig
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
-from jaxopt_lm.optimizers.config import (
-    Labels,
-    MuDtype,
-    Number,
-    OptimizerConfig,
-    check,
-    check_decays,
-    construct,
-    traceable,
-)
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import is_matrix, partition, per_layer, require_labels
 from jaxopt_lm.optimizers.trees import map_params, one_minus, widen
 
@@ -118,6 +110,7 @@ def mars(
     vector_b2: Number = MarsConfig.vector_b2,
     weight_decay: Number = MarsConfig.weight_decay,
     decay_roles: Sequence[str] = MarsConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = MarsConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """MARS: AdamW on variance-reduced gradients of matrices, Adam's numbers of its own on vectors.
@@ -138,6 +131,7 @@ def mars(
       vector_b2: b2 of vectors.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

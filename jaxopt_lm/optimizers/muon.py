@@ -1,6 +1,7 @@
 """Muon: orthogonalised momentum for the matrices of attention and MLPs, another optimizer for the rest."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,19 +12,9 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.adamw import AdamWConfig
-from jaxopt_lm.optimizers.config import (
-    Labels,
-    MuDtype,
-    Number,
-    OptimizerConfig,
-    check,
-    check_decays,
-    check_eps,
-    construct,
-    held,
-    traceable,
-)
-from jaxopt_lm.optimizers.groups import as_matrix, is_matrix, matrix_axes, partition, require_labels
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_config, check_decays, check_eps, held, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
+from jaxopt_lm.optimizers.groups import as_matrix, is_matrix, matrix_axes, output_axes, partition, require_labels
 from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count
 
 MATRIX_ROLES = ("attention", "mlp")
@@ -65,6 +56,7 @@ class MuonConfig(OptimizerConfig):
         check_eps(self)
         check(self, "num_iterations", 1)
         check(self, "consistent_rms", 0, open_low=True)
+        check_config(self, "rest")
 
     def direction(self, labels: Any) -> optax.GradientTransformation:
         def dimensions(updates):
@@ -94,7 +86,8 @@ class MuonConfig(OptimizerConfig):
         return ema(m, g, self.b1)
 
     def _by_shape(self, u, label):
-        rows, columns = as_matrix(u, label).shape[-2:]
+        columns = math.prod(u.shape[axis] for axis in output_axes(label))
+        rows = math.prod(as_matrix(u, label).shape[-2:]) // max(columns, 1)
         if self.consistent_rms is None:
             return u * max(1.0, columns / max(rows, 1)) ** 0.5
         return u * (jnp.asarray(self.consistent_rms).astype(u.dtype) * max(rows, columns) ** 0.5)
@@ -122,12 +115,13 @@ def muon(
     *,
     b1: Number = MuonConfig.b1,
     nesterov: bool = MuonConfig.nesterov,
-    num_iterations: int = MuonConfig.num_iterations,
+    num_iterations: int | None = None,
     eps: Number = MuonConfig.eps,
     consistent_rms: Number | None = MuonConfig.consistent_rms,
     rest: OptimizerConfig = MuonConfig.rest,
     weight_decay: Number = MuonConfig.weight_decay,
     decay_roles: Sequence[str] = MuonConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = MuonConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Muon: orthogonalised momentum for the matrices of attention and MLPs, another optimizer for the rest.
@@ -143,13 +137,14 @@ def muon(
       labels: a tree of `Label`s like the parameters, or a function from the parameters to one.
       b1: decay of the mean of gradients.
       nesterov: look ahead by one step of momentum.
-      num_iterations: Newton-Schulz iterations.
+      num_iterations: Newton-Schulz iterations; None: 5.
       eps: added to the norm by which the momentum is divided first.
       consistent_rms: scale u to this root mean square, sqrt(max(rows, columns)) times it; None: sqrt(max(1,
         columns / rows)).
       rest: the optimizer of every other parameter, with its own peak learning rate and decay.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles of matrices that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

@@ -9,16 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.config import (
-    Labels,
-    MuDtype,
-    Number,
-    OptimizerConfig,
-    check,
-    check_decays,
-    construct,
-    traceable,
-)
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.trees import decay_and_add, next_count, one_minus
 
 
@@ -102,6 +94,7 @@ def sgdw(
     nesterov: bool = SgdwConfig.nesterov,
     weight_decay: Number = SgdwConfig.weight_decay,
     decay_roles: Sequence[str] = SgdwConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = SgdwConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """SGD with momentum and decoupled weight decay: timm's SGDW.
@@ -118,6 +111,7 @@ def sgdw(
       nesterov: look ahead by one step of momentum.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

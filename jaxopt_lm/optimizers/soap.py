@@ -11,8 +11,10 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
-from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, check, construct, traceable
+from jaxopt_lm.optimizers.config import check, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import as_matrix, is_matrix, partition, require_labels
+from jaxopt_lm.optimizers.labelling import without_variables
 from jaxopt_lm.optimizers.muon import MATRIX_ROLES
 from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, widen
 
@@ -76,7 +78,8 @@ def scale_by_soap(
             left, right = (jnp.zeros((*x.shape[:-2], size, size), x.dtype) for size in sides)
             return SoapMatrix(*map(jnp.zeros_like, (x, x, left, right, left, right)))
 
-        return ScaleBySoapState(jnp.zeros((), jnp.int32), map_params(one, widen(params), labels))
+        bare, bare_labels = without_variables((widen(params), labels))  # a variable holds one array
+        return ScaleBySoapState(jnp.zeros((), jnp.int32), map_params(one, bare, bare_labels))
 
     def update(updates, state, params=None):
         del params
@@ -221,10 +224,11 @@ def soap(
     b1: Number = SoapConfig.b1,
     b2: Number = SoapConfig.b2,
     eps: Number = SoapConfig.eps,
-    interval: int = SoapConfig.interval,
-    max_dim: int = SoapConfig.max_dim,
+    interval: int | None = None,
+    max_dim: int | None = None,
     weight_decay: Number = SoapConfig.weight_decay,
     decay_roles: Sequence[str] = SoapConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = SoapConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner on matrices of attention and MLPs, Adam elsewhere.
@@ -241,10 +245,11 @@ def soap(
       b1: decay of the mean of gradients.
       b2: decay of the mean of squared gradients.
       eps: added to the root; positive.
-      interval: updates between changes of basis.
-      max_dim: a longer side of a matrix is not rotated.
+      interval: updates between changes of basis; None: 10.
+      max_dim: a longer side of a matrix is not rotated; None: 10000.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

@@ -15,17 +15,8 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.optimizers.config import (
-    Labels,
-    MuDtype,
-    Number,
-    OptimizerConfig,
-    check,
-    check_decays,
-    check_eps,
-    construct,
-    traceable,
-)
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, check_eps, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.trees import ema, map_params, next_count, widen
 
 
@@ -175,9 +166,10 @@ def sophia(
     b1: Number = SophiaConfig.b1,
     b2: Number = SophiaConfig.b2,
     rho: Number = SophiaConfig.rho,
-    interval: int = SophiaConfig.interval,
+    interval: int | None = None,
     weight_decay: Number = SophiaConfig.weight_decay,
     decay_roles: Sequence[str] = SophiaConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = SophiaConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Sophia-G: clipped momentum over a Gauss-Newton-Bartlett diagonal.
@@ -193,9 +185,10 @@ def sophia(
       b1: decay of the mean of gradients.
       b2: decay of the mean of estimates.
       rho: clipping threshold; 0 is Signum.
-      interval: updates between estimates of curvature.
+      interval: updates between estimates of curvature; None: 10.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Returns:
@@ -264,9 +257,10 @@ def sophia_h(
     b2: Number = SophiaHConfig.b2,
     clip: Number = SophiaHConfig.clip,
     eps: Number = SophiaHConfig.eps,
-    interval: int = SophiaHConfig.interval,
+    interval: int | None = None,
     weight_decay: Number = SophiaHConfig.weight_decay,
     decay_roles: Sequence[str] = SophiaHConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = SophiaHConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """Sophia-H: clipped momentum over a Hutchinson diagonal.
@@ -285,9 +279,10 @@ def sophia_h(
       b2: decay of the mean of estimates.
       clip: bound of an entry of the direction.
       eps: least curvature.
-      interval: updates between estimates of curvature.
+      interval: updates between estimates of curvature; None: 10.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Returns:

@@ -9,7 +9,8 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import Labels, MuDtype, Number, check, construct, traceable
+from jaxopt_lm.optimizers.config import check, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import require_labels
 from jaxopt_lm.optimizers.trees import ema, map_params, widen
 
@@ -115,6 +116,7 @@ def svrm(
     mlp_multiplier: Number = SvrmConfig.mlp_multiplier,
     weight_decay: Number = SvrmConfig.weight_decay,
     decay_roles: Sequence[str] = SvrmConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = SvrmConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """SVRM: Adam without bias correction on variance-reduced gradients, with a rate per role.
@@ -134,6 +136,7 @@ def svrm(
       mlp_multiplier: factor of the MLPs' learning rate.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

@@ -9,16 +9,8 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
-from jaxopt_lm.optimizers.config import (
-    Labels,
-    MuDtype,
-    Number,
-    OptimizerConfig,
-    check,
-    check_decays,
-    construct,
-    traceable,
-)
+from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, traceable
+from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import per_layer
 from jaxopt_lm.optimizers.sgdw import heavy_ball
 from jaxopt_lm.optimizers.trees import map_params, widen
@@ -94,6 +86,7 @@ def lars(
     trust_coefficient: Number = LarsConfig.trust_coefficient,
     weight_decay: Number = LarsConfig.weight_decay,
     decay_roles: Sequence[str] = LarsConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = LarsConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """LARS: heavy ball on gradients scaled to the norm of their parameter.
@@ -112,6 +105,7 @@ def lars(
       trust_coefficient: what the norms' ratio is multiplied by.
       weight_decay: wd, inside the ratio and the momentum.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:
@@ -171,6 +165,7 @@ def lamb(
     eps: Number = LambConfig.eps,
     weight_decay: Number = LambConfig.weight_decay,
     decay_roles: Sequence[str] = LambConfig.decay_roles,
+    mask: Mask = None,
     mu_dtype: MuDtype = LambConfig.mu_dtype,
 ) -> optax.GradientTransformationExtraArgs:
     """LAMB: Adam's direction with decay in it, scaled to the norm of its parameter.
@@ -189,6 +184,7 @@ def lamb(
       eps: added to the root; positive.
       weight_decay: wd, added before the ratio.
       decay_roles: the roles that decay.
+      mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.
       mu_dtype: bfloat16 keeps momenta in half the bytes; None in float32.
 
     Example:

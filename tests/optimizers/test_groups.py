@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import re
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -55,10 +56,20 @@ def test_rules_that_do_not_fit(rules, message):
         o.label_params(PARAMS, rules)
 
 
-def test_unknown_axes_and_roles():
-    for axes, role in ((("rows",), "mlp"), (("embed",), "bias")):
-        with pytest.raises(o.InputError, match=r"axes are of layers, .*; the role is one of embedding"):
-            Label(axes, role)
+def test_unknown_roles_and_axes_that_are_no_names():
+    with pytest.raises(o.InputError, match="the role is one of embedding"):
+        Label(("embed",), "bias")
+    for axis in ("", "2d", 3, None):
+        with pytest.raises(o.InputError, match="must be a name; those that mean something are layers, vocab"):
+            Label((axis,), "mlp")
+
+
+@pytest.mark.parametrize(
+    ("axis", "known"), [("layer", "layers"), ("vocabs", "vocab"), ("embd", "embed"), ("head", "heads")]
+)
+def test_a_known_axis_misspelt(axis, known):
+    with pytest.raises(o.InputError, match=f"axis {axis}: write {known} if that is meant, or choose a name"):
+        Label((axis,), "mlp")
 
 
 def test_a_kernel_is_its_matrix():
@@ -107,13 +118,16 @@ def test_roles_nobody_has(field):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_constructors_show_their_fields(name):
     """The rate and the labels by position, every field of the config by name, with its default and its doc."""
-    construct, fields = getattr(o, name), vars(OPTIMIZERS[name]())
+    construct, fields, hints = getattr(o, name), vars(OPTIMIZERS[name]()), typing.get_type_hints(OPTIMIZERS[name])
     parameters = inspect.signature(construct).parameters
     by_position = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert by_position == ["learning_rate", "labels"]
-    assert {k: p.default for k, p in parameters.items()} == fields | {"labels": None}
+    ints = {k: None for k in fields if hints[k] is int and not k.endswith("_steps")}
+    assert {k: p.default for k, p in parameters.items()} == fields | {"labels": None, "mask": None} | ints
     documented = re.findall(r"^      (\w+): ", construct.__doc__.split("Args:")[1].split("\n\n")[0], re.MULTILINE)
     assert documented == list(parameters)
+    for k in ints:
+        assert re.search(rf"^      {k}: .*; None: {fields[k]}\.$", construct.__doc__, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
