@@ -92,6 +92,7 @@ def test_masked_parameters_have_none():
         (("batch", "length", "vocab"), (("data", "fsdp"), None, "tensor")),
         (("embed", "heads", "head_dim"), ("fsdp", "tensor", None)),
         (("heads", "value_dim", "embed"), ("tensor", None, "fsdp")),
+        (("height", "width", "in", "out"), (None, None, None, None)),  # names of a user's own: whole everywhere
         ((), ()),
     ],
 )
