@@ -64,7 +64,8 @@ def construct(
     made = config(**fields)
     if not is_function(labels):
         check_are_labels(labels)
-        _at(made, 0).make(1.0, labels)  # refuses at once
+        if not _has_schedules(made):
+            made.make(1.0, labels)  # refuses at once
 
     def of(tree):
         found = labels_of(labels, tree)
@@ -92,7 +93,7 @@ def _check_rate(rate: Any) -> None:
 
 
 def _structure(config: type[OptimizerConfig], fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields without ints that are None; an int that is an array is refused."""
+    """The fields without ints that are None, lists as tuples; an int that is an array is refused."""
     hints = typing.get_type_hints(config)
     ints = [name for name in fields if hints[name] is int and not name.endswith("_steps")]
     for name in ints:
@@ -100,7 +101,8 @@ def _structure(config: type[OptimizerConfig], fields: dict[str, Any]) -> dict[st
             not isinstance(fields[name], jax.Array | np.ndarray),
             f"{name}: must be an int, is an array; for optax.inject_hyperparams name it in static_args",
         )
-    return {name: value for name, value in fields.items() if value is not None or name not in ints}
+    given = {name: value for name, value in fields.items() if value is not None or name not in ints}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def _like(updates, params):
@@ -110,6 +112,10 @@ def _like(updates, params):
         return node is None or is_masked(node)
 
     return jax.tree.map(lambda u, p: u if absent(u) else p, updates, params, is_leaf=absent)
+
+
+def _has_schedules(config: OptimizerConfig) -> bool:
+    return any(callable(leaf) for leaf in jax.tree.leaves(config))
 
 
 def _at(config: OptimizerConfig, count: Any) -> OptimizerConfig:
@@ -128,6 +134,6 @@ def _at(config: OptimizerConfig, count: Any) -> OptimizerConfig:
 
 def _scheduled(config: OptimizerConfig, labels: Any) -> optax.GradientTransformationExtraArgs:
     """The optimizer, made anew at every count where numbers are schedules."""
-    if any(callable(leaf) for leaf in jax.tree.leaves(config)):
+    if _has_schedules(config):
         return by_count(lambda count: _at(config, count).make(1.0, labels))
     return config.make(1.0, labels)

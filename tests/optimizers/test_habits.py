@@ -151,7 +151,7 @@ def test_inject_hyperparams(name):
         once, twice = step(jnp.asarray(0.1)), step(jnp.asarray(0.2))
         for leaf in LABELS:
             assert np.abs(once[leaf]).max() > 0
-            np.testing.assert_allclose(twice[leaf], 2 * once[leaf], rtol=1e-6)
+            np.testing.assert_allclose(twice[leaf], 2 * np.asarray(once[leaf]), rtol=1e-6)
     else:
         assert jax.eval_shape(step, jnp.asarray(0.1)).keys() == params.keys()
 
@@ -309,8 +309,11 @@ MLP = {"mlp": jnp.ones((2, 2))}
     [
         (lambda: o.adalayer(1e-3, o.label_params(RULES)).init(MLP), "parameter mlp: no rule matches it"),
         (lambda: o.adalayer(1e-3, lambda params: "mlp").init(MLP), "labels: must be a tree of Labels, has str"),
-        (lambda: o.adamw(o.label_params(RULES)), "given a count in place of parameters; labels come second"),
-        (lambda: o.adamw(lambda params: {"w": 1}), "learning_rate: its schedule must give a scalar, gives dict"),
+        (lambda: o.adamw(o.label_params(RULES)).init(MLP), "given a count in place of parameters; labels come second"),
+        (
+            lambda: o.adamw(lambda params: {"w": 1}).init(MLP),
+            "learning_rate: its schedule must give a scalar, gives dict",
+        ),
         (lambda: o.label_params(MLP), r"rules must be a list of \(regular expression, Label\) pairs"),
         (lambda: o.muon(labels=LABELS, rest=optax.adamw(1e-3)), r"MuonConfig.rest: must be a config, AdamWConfig\("),
         (lambda: o.hybrid(labels=LABELS, adaptive=optax.lion(1e-3)), r"HybridConfig.adaptive: must be a config, AdamW"),
