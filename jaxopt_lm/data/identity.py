@@ -17,6 +17,11 @@ from jaxopt_lm.errors import InputError, require
 _PLACES = ("files", "vocabulary", "vocabulary_sha256")
 
 
+def place(config: TokensConfig) -> str:
+    """How a message names the text."""
+    return f"data.files={config.files}" if config.files else f"task {config.task}"
+
+
 def settings(config: TokensConfig) -> dict[str, Any]:
     """The fields that decide the tokens by their value."""
     return {name: value for name, value in config.identity().items() if name not in _PLACES}
@@ -76,7 +81,7 @@ def check_text(config: TokensConfig, manifest: Manifest, *, sums: bool) -> str:
     changed = _changes(files, manifest, sums)
     require(
         not changed,
-        f"data.files={config.files}: {listed('', changed)} since the tokens in {config.tokens_dir} were made; give "
+        f"{place(config)}: {listed('', changed)} since the tokens in {config.tokens_dir} were made; give "
         "another data.tokens_dir for new tokens, or put the text back",
     )
     return ""

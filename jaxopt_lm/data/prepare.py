@@ -99,7 +99,7 @@ def prepare(
     if not is_prepared(config):
         _write(config, folder, progress, say)
     elif reason := identity.check_text(config, Manifest.read(folder), sums=True):
-        say(f"data.files={config.files}: the text is not compared with its tokens: {reason}")
+        say(f"{identity.place(config)}: the text is not compared with its tokens: {reason}")
     shutil.rmtree(folder / _PARTS, ignore_errors=True)
     for split in SPLITS:
         TokenStore(folder, split, verify=True)
@@ -187,7 +187,7 @@ def _agree(config: TokensConfig, folder: Path, files: Files, given: bytes | None
 def _surprises(config: TokensConfig, files: Files, text: tuple[TextFile, ...]) -> Iterator[str]:
     """What of the text a person may not expect, in a line each."""
     if files.left_out:
-        yield listed(f"data.files={config.files}: left out: ", files.left_out)
+        yield listed(f"{identity.place(config)}: left out: ", files.left_out)
     first: dict[str, str] = {}
     copies = [
         f"{file.name} (equals {first[file.sha256]})"
@@ -195,7 +195,7 @@ def _surprises(config: TokensConfig, files: Files, text: tuple[TextFile, ...]) -
         if file.size and first.setdefault(file.sha256, file.name) != file.name
     ]
     if copies:
-        yield listed(f"data.files={config.files}: read more than once: ", copies)
+        yield listed(f"{identity.place(config)}: read more than once: ", copies)
 
 
 def _make_vocabulary(config: TokensConfig, folder: Path, source: "seqio.DataSource", given: bytes | None) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxopt_lm.data import places
 from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.data.prepare import is_prepared, prepare
 from jaxopt_lm.data.tasks import train_vocabulary
@@ -114,7 +115,8 @@ def test_vocabulary_and_shards_are_deterministic(prepared, some_addresses, tmp_p
     assert Manifest.read(again).digest == Manifest.read(folder).digest
 
 
-def test_what_is_prepared_is_left_alone(prepared, tmp_path):
+def test_what_is_prepared_is_left_alone(prepared, some_addresses, tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "speech_files", lambda: addresses(some_addresses))
     folder = shutil.copytree(prepared[0], tmp_path / "copy")
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     config = TokensConfig(vocab_size=512, tokens_dir=str(folder))
