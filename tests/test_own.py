@@ -1,6 +1,7 @@
 """A user's own optimizer in a run: found, dumped, kept, read back, chosen by name, and refused where it changed."""
 
 import dataclasses
+import importlib
 import json
 import re
 import shutil
@@ -133,6 +134,26 @@ def test_whoever_names_it_the_dump_is_the_same(here):
     assert all(sources(config) == {"my_optimizer.py": EXAMPLE.read_bytes()} for config in configs)
 
 
+def test_a_name_with_dots_is_a_files(here):
+    (here / "my_optimizer.py").rename(here / "mine.v2.py")
+    config = parsed(QUICKSTART, "--config.optimizer=mine.v2.py:Mine")
+    assert to_dict(config)["optimizer"]["name"] == "mine.v2.py:Mine"
+    assert load(str(kept(config, here / "kept"))) == config
+    assert (here / "kept" / "mine.v2.py").exists()
+
+
+def test_a_module_that_is_imported_anew_is_the_new_one(here):
+    import my_optimizer  # pyright: ignore[reportMissingImports]
+
+    old = my_optimizer.Mine
+    changed = EXAMPLE.read_text() + "# changed\n"
+    (here / "my_optimizer.py").write_text(changed)
+    config = dataclasses.replace(BASE, optimizer=importlib.reload(my_optimizer).Mine())
+    assert sources(config) == {"my_optimizer.py": changed.encode()}
+    with pytest.raises(InputError, match="could not find it again"):
+        sources(dataclasses.replace(BASE, optimizer=old()))
+
+
 CONFIG_FILE = """
 from __future__ import annotations
 
@@ -243,14 +264,14 @@ def test_a_class_that_no_run_could_find_again_is_refused(tiny):
     assert not Path(tiny.workdir).exists()
 
 
-def test_what_a_file_imports_is_not_kept(here):
+def test_what_a_file_imports_is_not_kept(here, monkeypatch):
     (here / "mine.py").write_text("import beside_it\n" + EXAMPLE.read_text())
     (here / "beside_it.py").write_text("")
     path = kept(dataclasses.replace(BASE, optimizer=choose("mine.py:Mine", AdamWConfig())), here / "kept")
     (here / "beside_it.py").unlink()
     (here / "mine.py").unlink()
-    for name in [name for name in sys.modules if name.startswith(("mine@", "beside_it"))]:
-        del sys.modules[name]
+    forget("mine", monkeypatch)
+    forget("beside_it", monkeypatch)
     with pytest.raises(InputError, match=r"kept/mine\.py: No module named 'beside_it'; put what it imports beside it"):
         load(str(path))
 

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _SCALARS = (float, int, bool, str)
 _PLAIN = (*_SCALARS, type(None))
-_NONE = inspect.Parameter.empty
+_EMPTY = inspect.Parameter.empty
 _MASKS = ("mask", "weight_decay_mask")  # what optax's functions call the parameters that decay
 _OURS = {field.name for field in dataclasses.fields(OptimizerConfig)}
 _RESERVED = {"name", "source_sha256", "function", "origin", "passed", *vars(OptimizerConfig)} - {*_OURS, "decay"}
@@ -197,13 +197,13 @@ def _class_of(function: Callable[..., Any], origin: Origin, arguments: Mapping[s
     strange = sorted(arguments.keys() - taken.keys() - _OURS)
     require(any_name or not strange, f"{name}: has no argument {', '.join(strange)}; it takes {', '.join(taken)}")
     given = {key: value for key, value in arguments.items() if key in taken or key in strange}
-    missing = [key for key, default in taken.items() if default is _NONE and key not in {*given, "learning_rate"}]
+    missing = [key for key, default in taken.items() if default is _EMPTY and key not in {*given, "learning_rate"}]
     require(not missing, f"{name}: needs {', '.join(missing)}; give it in the arguments")
     shadowing = sorted({*taken, *given} & _RESERVED)
     require(not shadowing, f"{name}: has an argument {', '.join(shadowing)}; call it from a function that has none")
     fields = []
     for key in dict.fromkeys(("learning_rate", *taken, *given)):
-        default = taken.get(key, _NONE)
+        default = taken.get(key, _EMPTY)
         value = given.get(key, 0.0 if key == "learning_rate" else default)
         if key not in ("mu_dtype", "decay_roles") and (key in given or type(value) in _SCALARS):
             hint = float if key == "learning_rate" else _hint(f"{name}: {key}", default, value)

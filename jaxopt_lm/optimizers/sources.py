@@ -17,26 +17,26 @@ from typing import Any, NamedTuple
 
 from jaxopt_lm.errors import InputError, require
 
-_SPEC = re.compile(r"(?P<file>.+\.py)?(?P<module>[A-Za-z_][\w.]*)?:(?P<attribute>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)")
+_SPEC = re.compile(r"(?:(?P<file>.+\.py)|(?P<module>[A-Za-z_][\w.]*)):(?P<attribute>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)")
 
 
 class Origin(NamedTuple):
     """Where a class or a function comes from.
 
     Attributes:
-      module: dotted name of a module within a package; without a dot, the name of a file.
+      place: name of a file, or dotted name of a module within a package.
       attribute: its name there.
       content: the bytes of the file.
     """
 
-    module: str
+    place: str
     attribute: str
     content: bytes
 
     @property
     def name(self) -> str:
         """`FILE.py:ATTRIBUTE`, or of a package `MODULE:ATTRIBUTE`."""
-        return f"{self.module}{'' if '.' in self.module else '.py'}:{self.attribute}"
+        return f"{self.place}:{self.attribute}"
 
     @property
     def file(self) -> str:
@@ -50,27 +50,25 @@ class Origin(NamedTuple):
 
 def file_of(name: str) -> str:
     """The file in which a run keeps the source of an `Origin.name`."""
-    return name.partition(":")[0].removesuffix(".py").rpartition(".")[2] + ".py"
+    place = name.partition(":")[0]
+    return place if place.endswith(".py") else place.rpartition(".")[2] + ".py"
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-# By the name in `sys.modules`: (name of the module to read it back by, bytes of its file).
+# By the name in `sys.modules`: (`Origin.place`, `Origin.content`).
 LOADED: dict[str, tuple[str, bytes]] = {}
 
 
 def remember(name: str) -> None:
-    """Reads the file of a module that is being imported: later it may be another."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if name in LOADED or not file or not Path(file).is_file():
+    """Reads the file of a module that is being imported, or imported anew: later the file may be another."""
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    if "@" in name or not file.endswith(".py") or not Path(file).is_file():
         return
-    if name == "__main__":
-        called = Path(file).stem
-    else:
-        called = name + (".__init__" if hasattr(sys.modules[name], "__path__") else "")
-    LOADED[name] = called, Path(file).read_bytes()
+    within = f"{name}.__init__" if hasattr(sys.modules[name], "__path__") else name
+    LOADED[name] = within if "." in within else Path(file).name, Path(file).read_bytes()
 
 
 def origin_of(thing: Any) -> Origin:
@@ -80,9 +78,16 @@ def origin_of(thing: Any) -> Origin:
       InputError: it stands in no file, or not at the top level of one.
     """
     module, attribute = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", "")
-    remember(module)
-    _require_found(module in LOADED and _stands_where_it_says(thing), attribute or str(thing))
+    found = _remembered(module) and _stands_where_it_says(thing)
+    _require_found(found, attribute or str(thing))
     return Origin(LOADED[module][0], attribute, LOADED[module][1])
+
+
+def _remembered(name: str) -> bool:
+    """Whether a module has a file; it is read unless that was done before."""
+    if name not in LOADED:
+        remember(name)
+    return name in LOADED
 
 
 def _require_found(found: bool, what: str) -> None:
@@ -93,23 +98,23 @@ def _require_found(found: bool, what: str) -> None:
     )
 
 
-def load_file(path: Path, called: str | None = None) -> ModuleType:
+def load_file(path: Path, within: str | None = None) -> ModuleType:
     """The module in a file; the same one wherever the file's name and bytes are the same.
 
     What stands beside the file can be imported by it.
 
     Args:
       path: of the file.
-      called: the dotted name of a module in a package, for its relative imports; None: the file's name.
+      within: the dotted name of a module in a package, for its relative imports; None: it is in none.
 
     Raises:
       InputError: it imports what is not there. Any other error of the file is the user's and keeps its traceback.
     """
-    content, called = path.read_bytes(), called or path.stem
+    content, called = path.read_bytes(), within or path.name
     name = f"{called}@{_sha256(content)[:16]}"  # no import statement can name it
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(called, path)
+    spec = importlib.util.spec_from_file_location(within or path.stem.replace(".", "_"), path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__name__ = name
@@ -129,11 +134,13 @@ def load_file(path: Path, called: str | None = None) -> ModuleType:
 def importing_beside(path: Path) -> Iterator[None]:
     """Within it, what stands beside a file can be imported, after all else."""
     beside = str(path.parent.absolute())
-    sys.path.append(beside)
+    added = [] if beside in sys.path else [beside]
+    sys.path.extend(added)
     try:
         yield
     finally:
-        sys.path.remove(beside)
+        for folder in added:
+            sys.path.remove(folder)
 
 
 def find(spec: str) -> tuple[Any, Origin]:
@@ -150,14 +157,13 @@ def find(spec: str) -> tuple[Any, Origin]:
         require(path.is_file(), f"'{spec}': no such file {path}")
         module = load_file(path)
         thing = _attribute(module, match["attribute"], spec)
-        return thing, Origin(path.stem, match["attribute"], LOADED[module.__name__][1])
+        return thing, Origin(path.name, match["attribute"], LOADED[module.__name__][1])
     thing = _attribute(_imported(match["module"], spec), match["attribute"], spec)
     if _stands_where_it_says(thing):
         return thing, origin_of(thing)
-    remember(match["module"])
-    _require_found(match["module"] in LOADED, spec)
-    called, content = LOADED[match["module"]]
-    return thing, Origin(called, match["attribute"], content)
+    _require_found(_remembered(match["module"]), spec)
+    place, content = LOADED[match["module"]]
+    return thing, Origin(place, match["attribute"], content)
 
 
 def _stands_where_it_says(thing: Any) -> bool:
@@ -179,14 +185,14 @@ def find_again(name: str, sha256: str, folder: Path) -> tuple[Any, Origin]:
     match = _SPEC.fullmatch(name)
     if match is None:
         raise InputError(f"'{name}': must be FILE.py:NAME or MODULE:NAME")
-    kept, called, attribute = folder / file_of(name), match["module"], match["attribute"]
-    module = None if match["file"] else _unchanged(called, sha256)
+    kept, within, attribute = folder / file_of(name), match["module"], match["attribute"]
+    module = _unchanged(within, sha256) if within else None
     if module is None:
         require(kept.is_file(), f"{kept}: no such file; it is the source of {name}, which the run keeps; put it back")
         require(_sha256(kept.read_bytes()) == sha256, f"{kept}: is not the source that the run began with; put it back")
-        module = load_file(kept, called)
+        module = load_file(kept, within)
     thing = _attribute(module, attribute, name)
-    return thing, Origin(called or kept.stem, attribute, LOADED[module.__name__][1])
+    return thing, Origin(within or kept.name, attribute, LOADED[module.__name__][1])
 
 
 def _unchanged(called: str, sha256: str) -> ModuleType | None:
@@ -196,8 +202,7 @@ def _unchanged(called: str, sha256: str) -> ModuleType | None:
         module = importlib.import_module(called)
     except ImportError:
         return None
-    remember(called)
-    return module if called in LOADED and _sha256(LOADED[called][1]) == sha256 else None
+    return module if _remembered(called) and _sha256(LOADED[called][1]) == sha256 else None
 
 
 def _imported(called: str, spec: str) -> ModuleType:
