@@ -1053,8 +1053,8 @@ MUTATIONS = (
     # Clipping
     Mutation(
         "clipping.py",
-        "(optax.tree.norm(updates) + 1e-6)",
-        "optax.tree.norm(updates)",
+        "(global_norm(updates) + 1e-6)",
+        "global_norm(updates)",
         "clipping: no 1e-6",
         "test_config.py -k clipping",
     ),
@@ -1114,6 +1114,34 @@ MUTATIONS = (
         "decay_and_add(old, new, decay)",
         "averages: sums",
         "test_golden.py -k almvr",
+    ),
+    Mutation(
+        "trees.py",
+        "1 - np.asarray(decay, np.float64)",
+        "1 - np.asarray(decay, np.float32)",
+        "digits: 1 - decay of a rounded decay",
+        "test_decays.py -k averages",
+    ),
+    Mutation(
+        "trees.py",
+        "(jnp.asarray(rest) * old + added if rest.any() else added)",
+        "added",
+        "digits: averages decay by a rounded decay",
+        "test_decays.py -k averages",
+    ),
+    Mutation(
+        "trees.py",
+        "np.log(np.asarray(decay, np.float64))",
+        "np.log(np.asarray(decay, np.float32))",
+        "digits: bias correction of a rounded decay",
+        "test_decays.py -k bias_corrections",
+    ),
+    Mutation(
+        "groups.py",
+        "{number: position for position, number in enumerate(numbers)}",
+        "{number: number for number in numbers}",
+        "layers: numbered from 1 counted from 0",
+        "test_partial.py -k position",
     ),
     Mutation(
         "trees.py",
