@@ -220,8 +220,8 @@ def check_config(config: OptimizerConfig, name: str) -> None:
     """A field for an optimizer inside this one holds a config: its rate has the schedule, its numbers are traced."""
     require(
         isinstance(getattr(config, name), OptimizerConfig),
-        f"{field_name(config, name)}: must be a config, AdamWConfig(learning_rate=3e-4) say; for any other "
-        "transformation use optimizers.partition",
+        f"{field_name(config, name)}: must be a config, AdamWConfig(learning_rate=3e-4) or "
+        "FromOptax('optax:adamw', …) say; to join transformations use optimizers.partition",
     )
 
 

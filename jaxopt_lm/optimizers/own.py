@@ -160,13 +160,24 @@ class FunctionConfig(OptimizerConfig):
     def make(self, multiplier: ArrayLike, labels: Any) -> optax.GradientTransformationExtraArgs:
         rate = jnp.asarray(self.learning_rate * multiplier, jnp.result_type(float))
         arguments = {name: getattr(self, name) for name in self.passed}
-        mask = None if set(self.decay_roles) == set(ROLES) else self.decay_mask(labels)
+        mask = self._decays(labels)
         if "weight_decay" in self.passed:
             links = [self._call(rate, arguments | ({self._mask: mask} if mask is not None and self._mask else {}))]
         else:
             links = [self._call(rate, arguments), optax.add_decayed_weights(-rate * self.weight_decay, mask)]
         recorded = optax.chain(*links, record_rate(rate, self.moments()))
         return with_wide_state(recorded, self.mu_dtype, type(self).__name__)
+
+    def _decays(self, labels: Any) -> Any:
+        """The mask of what decays; None where all does, which a function without a mask can do."""
+        labelled = any(label.decays is not None for label in jax.tree.leaves(labels))
+        if set(self.decay_roles) == set(ROLES) and not labelled:
+            return None
+        require(
+            "weight_decay" not in self.passed or self._mask is not None,
+            f"labels: some say whether their parameter decays, and {self.origin.name} takes no mask",
+        )
+        return self.decay_mask(labels)
 
     def _call(self, rate: jax.Array, arguments: dict[str, Any]) -> optax.GradientTransformation:
         try:

@@ -274,6 +274,22 @@ def test_a_label_may_say_that_its_parameter_does_not_decay():
     np.testing.assert_allclose(updates["bias"], 0.0)
 
 
+def test_a_label_is_heard_by_functions_of_optax():
+    params, grads = {"a": jnp.ones(2), "b": jnp.ones(2)}, {"a": jnp.zeros(2), "b": jnp.zeros(2)}
+    labels = {"a": Label(("out",), "mlp", decays=False), "b": Label(("out",), "mlp")}
+    tx = o.FromOptax("optax:adamw", {"learning_rate": 1.0, "weight_decay": 0.5}).make(1.0, labels)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose([updates["a"], updates["b"]], [[0.0, 0.0], [-0.5, -0.5]])
+    with pytest.raises(
+        o.InputError, match=r"labels: some say whether their parameter decays, and .*without_mask takes no mask"
+    ):
+        o.FromOptax(without_mask, {"learning_rate": 1.0, "weight_decay": 0.5}).make(1.0, labels)
+
+
+def without_mask(learning_rate, weight_decay=0.0):
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate))
+
+
 def test_momenta_of_a_dtype():
     for dtype in ("bfloat16", jnp.bfloat16, jnp.dtype("bfloat16")):
         assert optax.tree.get(o.adamw(mu_dtype=dtype).init({"w": jnp.ones(2)}), "mu")["w"].dtype == jnp.bfloat16
