@@ -2,7 +2,7 @@
 
 `Popen` and `run` are subprocess's for `python -m MODULE ARGUMENTS`: a process with its own memory, signals, limits,
 output and exit code, that ends as an interpreter ends. What it leaves out is the second or more that JAX takes to
-import, five with TensorFlow. The server starts no backend and no thread; a process of it is forked before any is.
+import, five with TensorFlow. The server starts no backend, and no thread but those of BLAS, which expects forks.
 """
 
 import atexit
@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,8 @@ def _become(request: dict, fds: list[int]) -> None:
 
 
 def _main() -> None:
+    # Python 3.12 warns: BLAS, which expects forks, has threads.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     control, imports = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
     if imports == "tensorflow":
         os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
