@@ -109,13 +109,17 @@ def _remembered(f):
     known = {}
 
     def g(config, *args):
-        leaves, structure = jax.tree.flatten(args)
-        if any(isinstance(leaf, np.ndarray) for leaf in leaves):
-            return f(config, *args)
         data = dataclasses.replace(config.data, tokens_dir="nowhere")
-        plain = repr(dataclasses.replace(config, workdir="nowhere", data=data))
-        key = plain, structure, *leaves, jax.config.read("jax_enable_x64")
-        return known[key] if key in known else known.setdefault(key, f(config, *args))
+        plain = dataclasses.replace(config, workdir="nowhere", data=data)
+        leaves, structure = jax.tree.flatten(args)
+        # Two classes of a user may look alike, and 1 is equal to 1.0 and True.
+        key = plain, repr(plain), structure, *leaves, jax.config.read("jax_enable_x64")
+        try:
+            return known[key]
+        except KeyError:
+            return known.setdefault(key, f(config, *args))
+        except TypeError:  # not to be hashed
+            return f(config, *args)
 
     return g
 
