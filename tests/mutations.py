@@ -1420,8 +1420,8 @@ MUTATIONS = (
     ),
     Mutation(
         "model/decoder.py",
-        "jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)",
-        "jnp.concatenate([wide[..., ::2] * cos - wide[..., 1::2] * sin, wide[..., 1::2] * cos + wide[..., ::2] * sin], -1)",
+        "first, second = wide[..., :half], wide[..., half:]",
+        "first, second = wide[..., ::2], wide[..., 1::2]",
         "RoPE: pairs of neighbours, not of halves",
         "model/test_decoder.py -k recorded_query_key_norm",
     ),
