@@ -1372,6 +1372,13 @@ MUTATIONS = (
         "telemetry: cosine of the update, not of its negative",
         "test_measure.py -k signum",
     ),
+    Mutation(
+        "measure.py",
+        '"q25": 0.25',
+        '"q25": 0.75',
+        "telemetry: quartiles swapped",
+        "test_measure.py -k by_role",
+    ),
     # The decoder
     Mutation(
         "model/decoder.py",
@@ -1551,6 +1558,69 @@ MUTATIONS = (
         "ce + log_z_squared, (ce",
         "step: z-loss without its weight",
         "training/test_step.py -k metrics_say",
+    ),
+    Mutation(
+        "model/decoder.py",
+        "embed_VD.astype(dtype).T if",
+        "jax.lax.stop_gradient(embed_VD).astype(dtype).T if",
+        "tied embedding: no gradient of the head",
+        "model/test_huggingface.py -k recorded_logits",
+    ),
+    Mutation(
+        "training/step.py",
+        "_CURVATURE), state.step)",
+        "_CURVATURE), 0)",
+        "step: the same draws of curvature at every step",
+        'training/test_step.py -k "sophia_divides or rows_without or every_estimate"',
+    ),
+    Mutation(
+        "training/step.py",
+        "count = num_targets(self.batch)\n        ce",
+        "count = num_targets(part)\n        ce",
+        "microbatches: each a mean of its own",
+        "training/test_step.py -k microbatches_are",
+    ),
+    Mutation(
+        "training/step.py",
+        "target_weights(part) / count, index",
+        "target_weights(part) / self.batch.tokens.size, index",
+        "Sophia-G: sampled gradients of a mean over all tokens",
+        'training/test_step.py -k "sophia_divides or rows_without or every_estimate"',
+    ),
+    Mutation(
+        "training/step.py",
+        "index + self.num_parts * jnp.arange(len(part.tokens))",
+        "jnp.arange(len(part.tokens))",
+        "microbatches: rows of two parts draw alike",
+        "training/test_step.py -k estimates_are",
+    ),
+    Mutation(
+        "training/step.py",
+        "hparams.multiplier(state.step)",
+        "hparams.multiplier(state.step + 1)",
+        "step: the schedule a step early",
+        'training/test_step.py -k "metrics_say or calibration"',
+    ),
+    Mutation(
+        "training/step.py",
+        "self.num_train_steps, self.optimizer.calibration_steps)",
+        "self.num_train_steps, 0)",
+        "step: the schedule runs during the calibration",
+        "training/test_step.py -k calibration",
+    ),
+    Mutation(
+        "training/step.py",
+        '"params/norm": global_norm(params)',
+        '"params/norm": global_norm(state.params)',
+        "metrics: the parameters' norm before the update",
+        "training/test_step.py -k metrics_say",
+    ),
+    Mutation(
+        "training/step.py",
+        "return ce, num_targets(batch)",
+        "return ce, jnp.sum(batch.is_target)",
+        "evaluation: column 0 counts as a target",
+        "training/test_step.py -k evaluation_is",
     ),
 )
 
