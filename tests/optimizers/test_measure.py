@@ -19,7 +19,7 @@ from tests.optimizers.worlds import LABELS, config_of, random_tree, slice_of, ti
 pytestmark = pytest.mark.usefixtures("standard_promotion", "x64")
 
 SHAPES = {"embed": (6, 4), "query": (4, 2, 3), "mlp": (4, 5), "norm": (4,), "head": (4, 6)}
-ADAM = {"b1": 0.9, "b2": 0.95, "eps": 1e-8}
+ADAM = {"b1": 0.9, "b2": 0.95, "eps": 0.1}
 RATE = 0.01
 
 
@@ -43,7 +43,7 @@ def expected_of_adam(grads, leaf):
     for g in grads:
         m, v = 0.9 * m + 0.1 * g[leaf], 0.95 * v + 0.05 * g[leaf] ** 2
     m_hat, v_hat = m / (1 - 0.9 ** len(grads)), v / (1 - 0.95 ** len(grads))
-    return RATE / (jnp.sqrt(v_hat) + 1e-8), jnp.mean(jnp.abs(m_hat) / jnp.sqrt(v_hat)), m
+    return RATE / (jnp.sqrt(v_hat) + ADAM["eps"]), jnp.mean(jnp.abs(m_hat) / jnp.sqrt(v_hat)), m
 
 
 MATRICES = {leaf: len(shape) > 1 for leaf, shape in SHAPES.items()}
@@ -55,7 +55,7 @@ NESTED = {
     "chain": (optax.chain(optax.clip_by_global_norm(1e9), o.adamw(RATE, LABELS, **ADAM)), {}),
     "scheduled": (o.adamw(lambda count: 0.5 * RATE * count, LABELS, **ADAM), {}),
     "MultiSteps": (optax.MultiSteps(o.adamw(RATE, LABELS, **ADAM), 1).gradient_transformation(), {}),
-    "inject_hyperparams": (optax.inject_hyperparams(optax.adamw)(RATE, 0.9, 0.95, 1e-8), {}),
+    "inject_hyperparams": (optax.inject_hyperparams(optax.adamw)(RATE, 0.9, 0.95, ADAM["eps"]), {}),
     "inject ours": (optax.inject_hyperparams(o.adamw)(RATE, LABELS, **ADAM), {}),
     "partition": (
         optax.partition({True: o.adamw(RATE, LABELS, **ADAM), False: o.adamw(RATE, **ADAM)}, MATRICES),
