@@ -65,7 +65,7 @@ def train_flax(tx):
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     before, grads = nnx.as_pure(nnx.state(model, nnx.Param)), jax.tree.map(jnp.sin, nnx.state(model, nnx.Param))
     for _ in range(2):
-        optimizer.update(model, grads, **curvature(nnx.as_pure(grads)))
+        optimizer.update(model, grads, **curvature(grads))
     return before, nnx.as_pure(nnx.state(model, nnx.Param))
 
 
