@@ -128,7 +128,10 @@ def FromOptax(
     is_function = callable(thing) and not isinstance(thing, type)
     require(is_function, f"'{origin.name}': must be a function; a config class is used as it is")
     values = dict(arguments or {}) | fields
-    return _class_of(thing, origin, values)(**values)
+    made = _class_of(thing, origin, values)
+    lacking = "learning_rate" not in values and inspect.signature(made).parameters["learning_rate"].default is _EMPTY
+    require(not lacking, f"{origin.name}: needs learning_rate, which the schedule multiplies; give it in the arguments")
+    return made(**values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

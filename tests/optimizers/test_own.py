@@ -245,10 +245,11 @@ RATE = {"learning_rate": 1e-3}
         ("optix:adamw", RATE, "'optix:adamw': No module named 'optix'; name a file as FILE.py:NAME"),
         ("none.py:adamw", RATE, "'none.py:adamw': no such file none.py"),
         ("adamw", RATE, "'adamw': must be FILE.py:NAME or MODULE:NAME"),
+        ("optax:adamw", {"b1": 0.8}, "alias:adamw: needs learning_rate, which the schedule multiplies"),
         ("optax.contrib:dpsgd", RATE, "dpsgd: needs l2_norm_clip, noise_multiplier, seed"),
         (lambda learning_rate: optax.sgd(learning_rate), RATE, "define it at the top level of a file"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_cannot_be_called_is_refused(function, arguments, message):
     with pytest.raises(InputError) as error:
