@@ -16,6 +16,9 @@ from jaxopt_lm.optimizers.adafactor import (
     scale_by_adafactor_big_vision,
 )
 from jaxopt_lm.optimizers.adamw import AdamWConfig, adamw
+from jaxopt_lm.optimizers.adan import AdanConfig, adan
+from jaxopt_lm.optimizers.ademamix import AdEMAMixConfig, ademamix
+from jaxopt_lm.optimizers.adopt import AdoptConfig, adopt
 from jaxopt_lm.optimizers.almvr import AlmvrConfig, almvr
 from jaxopt_lm.optimizers.block_adam import (
     AdalayerConfig,
@@ -29,21 +32,6 @@ from jaxopt_lm.optimizers.block_adam import (
 )
 from jaxopt_lm.optimizers.clipping import clip_by_global_norm, clip_by_layer_norm
 from jaxopt_lm.optimizers.config import OptimizerConfig, traceable
-from jaxopt_lm.optimizers.contrib import (
-    AdanConfig,
-    AdEMAMixConfig,
-    AdoptConfig,
-    NovoGradConfig,
-    ProdigyConfig,
-    ScheduleFreeAdamWConfig,
-    adan,
-    ademamix,
-    adopt,
-    eval_params,
-    novograd,
-    prodigy,
-    schedule_free_adamw,
-)
 from jaxopt_lm.optimizers.curvature import hutchinson, sampled_label_grads
 from jaxopt_lm.optimizers.describe import describe, state_bytes
 from jaxopt_lm.optimizers.frozen import FrozenConfig, frozen
@@ -55,8 +43,11 @@ from jaxopt_lm.optimizers.lion import LionConfig, SignumConfig, lion, signum
 from jaxopt_lm.optimizers.mars import MarsConfig, mars, reduce_variance
 from jaxopt_lm.optimizers.measure import Telemetry, grad_norms, telemetry, telemetry_by_role
 from jaxopt_lm.optimizers.muon import MuonConfig, muon
+from jaxopt_lm.optimizers.novograd import NovoGradConfig, novograd
 from jaxopt_lm.optimizers.own import FromOptax
+from jaxopt_lm.optimizers.prodigy import ProdigyConfig, prodigy
 from jaxopt_lm.optimizers.rates import applied_rates, scale_by_rate
+from jaxopt_lm.optimizers.schedule_free import ScheduleFreeAdamWConfig, eval_params, schedule_free_adamw
 from jaxopt_lm.optimizers.schedules import SCHEDULES, ScheduleConfig
 from jaxopt_lm.optimizers.sgdw import SgdwConfig, heavy_ball, sgdw
 from jaxopt_lm.optimizers.soap import SoapConfig, scale_by_soap, soap

@@ -21,8 +21,7 @@ from jaxopt_lm.optimizers.config import (
 )
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import partition, require_labels, require_roles
-from jaxopt_lm.optimizers.moments import debiased_ema
-from jaxopt_lm.optimizers.sgdw import heavy_ball
+from jaxopt_lm.optimizers.sgdw import debiased_ema, heavy_ball
 from jaxopt_lm.optimizers.trees import set_to_zero
 
 

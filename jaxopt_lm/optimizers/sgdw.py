@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
-from jaxopt_lm.optimizers.trees import decay_and_add, next_count, one_minus
+from jaxopt_lm.optimizers.trees import bias_correction, decay_and_add, ema, map_params, next_count, one_minus
 
 
 class HeavyBallState(NamedTuple):
@@ -51,6 +51,19 @@ def heavy_ball(
         return updates if nesterov else mu, HeavyBallState(next_count(state.count), mu)
 
     return optax.GradientTransformation(init, update)
+
+
+def debiased_ema(decay: ArrayLike) -> optax.GradientTransformation:
+    """`optax.ema`: m <- decay m + (1 - decay) g; gives m / (1 - decay^t)."""
+
+    def update(updates, state, params=None):
+        del params
+        count = next_count(state.count)
+        average = map_params(lambda g, m: ema(m, g, decay), updates, state.ema)
+        corrected = map_params(lambda m: m / bias_correction(decay, count, m.dtype), average)
+        return corrected, optax.EmaState(count, average)
+
+    return optax.GradientTransformation(optax.ema(0.0).init, update)
 
 
 @traceable

@@ -116,6 +116,11 @@ def set_to_zero() -> optax.GradientTransformationExtraArgs:
     return with_wide_state(optax.set_to_zero())
 
 
+def as_dtype_of(number: ArrayLike, x: jax.Array) -> jax.Array:
+    """A number in the dtype of `x`."""
+    return jnp.asarray(number).astype(x.dtype)
+
+
 def next_count(count: jax.Array) -> jax.Array:
     """count + 1, staying at the largest int32."""
     return jnp.asarray(optax.safe_increment(count))
@@ -154,7 +159,9 @@ def ema(old: jax.Array, new: jax.Array, decay: ArrayLike) -> jax.Array:
     """decay * old + (1 - decay) * new, in the dtype of `old`.
 
     A Python number loses no digits, however near to 1. A traced one has been rounded to its dtype; both weights are
-    made of what it is then, so that they agree with each other and with `bias_correction`.
+    made of what it is then, so that they agree with each other and with `bias_correction`. optax forms 1 - decay^t of a
+    rounded decay: at b2 = .99999 in float32 its Adam of t = 3 is off by 7e-4. So transformations by averages are ours,
+    in optax's formulas and states.
     """
     return decay_and_add(old, one_minus(decay, old.dtype) * new, decay)
 
