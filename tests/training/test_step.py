@@ -324,5 +324,6 @@ def test_norms_of_bfloat16_parameters_are_summed_in_float32():
     def norm(tree):
         return sum(float(np.square(np.asarray(x, np.float64)).sum()) for x in jax.tree.leaves(tree)) ** 0.5
 
-    assert metrics["params/norm"] == pytest.approx(norm(state.params), rel=1e-5)
-    assert metrics["grads/norm"] == pytest.approx(norm(optax.tree.get(state.opt_state, "mu")), rel=1e-5)
+    # XLA may take the norm of the parameters before they are rounded: 2e-5 apart. A sum in bfloat16 is wrong by tenths.
+    assert metrics["params/norm"] == pytest.approx(norm(state.params), rel=1e-4)
+    assert metrics["grads/norm"] == pytest.approx(norm(optax.tree.get(state.opt_state, "mu")), rel=1e-4)
