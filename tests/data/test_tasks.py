@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxopt_lm import prepare as prepare_command
 from jaxopt_lm.data import places
 from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.data.prepare import is_prepared, prepare
@@ -412,14 +413,23 @@ def test_a_full_disk_is_one_line_and_costs_what_is_not_finished(c4_flags, c4_tok
          "validation: the split has no tokens"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line(tmp_path, arguments, message, vocabulary):
+def test_bad_input_is_one_line(tmp_path, arguments, message, vocabulary, monkeypatch, capfd):
+    """Of the command line, called in this process: TensorFlow is imported already."""
+    monkeypatch.setattr(sys, "argv", ["prepare", *filled(arguments, tmp_path, vocabulary)])
+    assert prepare_command.main() == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert message in line
+
+
+def filled(arguments: list[str], folder: Path, vocabulary: Path) -> list[str]:
+    """The arguments, with files that are wrong in place of their names."""
     names = {
-        "out": tmp_path / "out",
-        "file": tmp_path / "file",
-        "bad": tmp_path / "bad.jsonl",
-        "one": tmp_path / "one.txt",
-        "empty": tmp_path / "empty.txt",
-        "gz": tmp_path / "torn.txt.gz",
+        "out": folder / "out",
+        "file": folder / "file",
+        "bad": folder / "bad.jsonl",
+        "one": folder / "one.txt",
+        "empty": folder / "empty.txt",
+        "gz": folder / "torn.txt.gz",
     }
     names["empty"].write_text("")
     whole = gzip.compress(random.Random(0).randbytes(300).hex().encode())
@@ -427,7 +437,16 @@ def test_bad_input_is_one_line(tmp_path, arguments, message, vocabulary):
     names["file"].write_text("")
     names["bad"].write_text('{"text": "a"}\n{"text": 3}\n')
     names["one"].write_text("a single paragraph\n")
-    done = run_prepare(*(argument.format(vocabulary=vocabulary, **names) for argument in arguments))
+    return [argument.format(vocabulary=vocabulary, **names) for argument in arguments]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--tokens_dir={file}"], ["--task=text", "--files={gz}", "--vocab_size=300", "--tokens_dir={out}"]],
+    ids=["before TensorFlow", "in TensorFlow"],
+)
+def test_a_process_of_its_own_prints_that_line_alone_too(tmp_path, arguments, vocabulary):
+    """What TensorFlow prints by itself would be on stderr."""
+    done = run_prepare(*filled(arguments, tmp_path, vocabulary))
     assert done.returncode == 2
-    assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -84,11 +84,13 @@ def has_saved(config, step: int) -> bool:
 
 
 @pytest.fixture
-def alone(config, tmp_path):
-    """The lines of the run of one process."""
-    config = dataclasses.replace(config, workdir=str(tmp_path / "alone"))
-    finish(config, tmp_path, 1)
-    return timeless(config.workdir)
+def alone(config, shared_folder):
+    """The lines of the run of one process, made once for all tests and workers."""
+
+    def make(folder: Path) -> None:
+        finish(dataclasses.replace(config, workdir=str(folder / "run")), folder, 1)
+
+    return timeless(shared_folder("alone", make) / "run")
 
 
 def assert_same_lines(config, expected) -> None:
