@@ -42,13 +42,12 @@ def export(config: ExportConfig) -> str:
         form that transformers reads, or `out` is not empty.
     """
     from jaxopt_lm.model import huggingface, num_params
-    from jaxopt_lm.model.published import why_not_exported
+    from jaxopt_lm.model.published import class_of
     from jaxopt_lm.optimizers import eval_params
     from jaxopt_lm.training.run import read_config
     from jaxopt_lm.training.saved import read_run
 
-    reason = why_not_exported(read_config(config.workdir).model)
-    require(reason is None, str(reason))  # before gigabytes are read
+    class_of(read_config(config.workdir).model)  # refused before gigabytes are read
     run = read_run(config.workdir, config.step)
     tokenizer = _tokenizer(run) if config.tokenizer else None
     name = huggingface.write(

@@ -78,8 +78,7 @@ class MetricWriter:
         """Adds to the newest line what it lacks of this one, which is of its step, in one atomic step."""
         *lines, newest = read_metrics(self._folder)
         self._rewrite([*lines, newest | line])
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-        self._open.enter_context(self._file)
+        self._file = self._open.enter_context(open(self._path, "a", encoding="utf-8"))  # noqa: SIM115  ruff sees no stack
         self._send({name: value for name, value in line.items() if name == "step" or name not in newest})
 
     def _rewrite(self, lines: list[dict[str, Any]]) -> None:

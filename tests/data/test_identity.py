@@ -167,8 +167,7 @@ def test_the_other_tasks(tmp_path, monkeypatch, task):
     (shards / "dataset_info.json").touch()
     for number in (0, 1):
         (shards / f"{number}.txt").write_text(f"text {number}")
-    speeches = lambda: sorted(shards.glob("*.txt"))  # noqa: E731
-    monkeypatch.setattr("jaxopt_lm.data.places.speech_files", speeches)
+    monkeypatch.setattr("jaxopt_lm.data.places.speech_files", lambda: sorted(shards.glob("*.txt")))
     files = None if task == "sotu" else str(tmp_path / "data")
     config = TokensConfig(task=task, files=files, vocab_size=64, tokens_dir=str(write_tokens(tmp_path / "tokens")))
     text = find(str(shards), (".txt",)).sums()
