@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_lm.chips import GIB, peak_flops
 from jaxopt_lm.config_io import from_command_line, to_json
 from jaxopt_lm.errors import report_input_errors, require
 from jaxopt_lm.model.summary import flops_per_token
 from jaxopt_lm.plan import PlanArguments
+from jaxopt_lm.planning.plan import telemetry_options
 from jaxopt_lm.training import sharding
-from jaxopt_lm.training.chips import GIB, peak_flops
-from jaxopt_lm.training.planning import telemetry_options
 from jaxopt_lm.training.step import HParams
 
 

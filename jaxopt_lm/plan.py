@@ -15,7 +15,7 @@ from jaxopt_lm.config_io import WithConfig, from_command_line
 from jaxopt_lm.errors import let_interrupts_kill, report_input_errors, require
 
 if TYPE_CHECKING:
-    from jaxopt_lm.training.planning import Plan
+    from jaxopt_lm.planning.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class PlanArguments(WithConfig):
 
 def report(plan: "Plan", arguments: PlanArguments) -> str:
     """The plan in words."""
-    from jaxopt_lm.training.chips import CHIPS
+    from jaxopt_lm.chips import CHIPS
 
     config, chip = arguments.config, CHIPS[arguments.chip]
     by_shape = plan.params + plan.grads + plan.opt_state + plan.batch + plan.activations[config.model.remat]
@@ -106,7 +106,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", arguments.devices)
     jax.config.update("jax_enable_compilation_cache", False)  # what is not compiled is not dumped
-    from jaxopt_lm.training.planning import make_plan
+    from jaxopt_lm.planning.plan import make_plan
 
     print(report(make_plan(arguments.config), arguments))
 

@@ -123,7 +123,7 @@ MUTATIONS = (
         "optax.with_extra_args_support(at(state.count))",
         "optax.with_extra_args_support(at(next_count(state.count)))",
         "a constructor's schedule off by one step",
-        "test_measure.py -k scheduled",
+        "test_telemetry.py -k scheduled",
     ),
     Mutation(
         "rates.py",
@@ -146,7 +146,7 @@ MUTATIONS = (
         "        rate = state.learning_rate\n"
         "        state = state._replace(learning_rate=before.learning_rate)\n",
         "the recorded rate is the last update's",
-        "test_measure.py -k scheduled",
+        "test_telemetry.py -k scheduled",
     ),
     Mutation(
         "rates.py",
@@ -1201,11 +1201,11 @@ MUTATIONS = (
         'test_table.py -k "momenta_in_bfloat16 and mars"',
     ),
     Mutation(
-        "measure.py",
+        "telemetry.py",
         "part._replace(mu=widen(part.mu))",
         "part",
         "telemetry: bfloat16 momenta are bias-corrected in bfloat16",
-        "test_measure.py -k momenta_in_bfloat16",
+        "test_telemetry.py -k momenta_in_bfloat16",
     ),
     # Axes, layers, groups
     Mutation(
@@ -1359,25 +1359,25 @@ MUTATIONS = (
     ),
     # Telemetry
     Mutation(
-        "measure.py",
+        "telemetry.py",
         "x / bias_correction(decay, count, x.dtype)",
         "x",
         "telemetry: moments not bias-corrected",
-        "test_measure.py -k optax.adam",
+        "test_telemetry.py -k optax.adam",
     ),
     Mutation(
-        "measure.py",
+        "telemetry.py",
         "_cosine(-u, jnp.sign(m))",
         "_cosine(u, jnp.sign(m))",
         "telemetry: cosine of the update, not of its negative",
-        "test_measure.py -k signum",
+        "test_telemetry.py -k signum",
     ),
     Mutation(
-        "measure.py",
+        "telemetry.py",
         '"q25": 0.25',
         '"q25": 0.75',
         "telemetry: quartiles swapped",
-        "test_measure.py -k by_role",
+        "test_telemetry.py -k by_role",
     ),
     # The decoder
     Mutation(
@@ -1564,7 +1564,7 @@ MUTATIONS = (
         "embed_VD.astype(dtype).T if",
         "jax.lax.stop_gradient(embed_VD).astype(dtype).T if",
         "tied embedding: no gradient of the head",
-        "model/test_huggingface.py -k recorded_logits",
+        "model/huggingface/test_exchange.py -k recorded_logits",
     ),
     Mutation(
         "training/step.py",

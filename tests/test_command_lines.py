@@ -110,7 +110,8 @@ def test_ctrl_c_kills_what_has_nothing_to_save(module, work, arguments):
     code = f"""
 import signal, sys
 from jaxopt_lm import {module}
-from jaxopt_lm.training import evaluation, planning
+from jaxopt_lm.planning import plan as planning
+from jaxopt_lm.training import evaluation
 {work} = lambda *args, **kwargs: signal.raise_signal(signal.SIGINT)
 sys.argv = ["{module}", *{arguments}]
 sys.exit({module}.main())

@@ -18,7 +18,7 @@ from jaxopt_lm.data.tokens import VOCABULARY, Manifest, sha256_of_file
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.export import ExportConfig, export
 from jaxopt_lm.model import huggingface
-from jaxopt_lm.model.published import why_not_exported
+from jaxopt_lm.model.huggingface.classes import why_not_exported
 from jaxopt_lm.optimizers import ScheduleFreeAdamWConfig, eval_params
 from jaxopt_lm.training.loop import train
 from jaxopt_lm.training.saved import read_run

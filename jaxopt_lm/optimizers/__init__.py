@@ -41,7 +41,6 @@ from jaxopt_lm.optimizers.labelling import label_params
 from jaxopt_lm.optimizers.layer_adaptive import LayerAdaptiveAdamWConfig, layer_adaptive_adamw
 from jaxopt_lm.optimizers.lion import LionConfig, SignumConfig, lion, signum
 from jaxopt_lm.optimizers.mars import MarsConfig, mars, reduce_variance
-from jaxopt_lm.optimizers.measure import Telemetry, grad_norms, telemetry, telemetry_by_role
 from jaxopt_lm.optimizers.muon import MuonConfig, muon
 from jaxopt_lm.optimizers.novograd import NovoGradConfig, novograd
 from jaxopt_lm.optimizers.own import FromOptax
@@ -60,6 +59,7 @@ from jaxopt_lm.optimizers.sophia import (
     sophia_h,
 )
 from jaxopt_lm.optimizers.svrm import SvrmConfig, scale_by_svrm, svrm
+from jaxopt_lm.optimizers.telemetry import Telemetry, grad_norms, telemetry, telemetry_by_role
 from jaxopt_lm.optimizers.trust_ratio import LambConfig, LarsConfig, lamb, lars, scale_by_lars_ratio
 
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {

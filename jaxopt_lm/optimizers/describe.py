@@ -12,7 +12,7 @@ import optax
 from jaxopt_lm.optimizers.config import OptimizerConfig
 from jaxopt_lm.optimizers.groups import require_labels
 from jaxopt_lm.optimizers.labelling import labels_of, path_name
-from jaxopt_lm.optimizers.measure import second_moments
+from jaxopt_lm.optimizers.telemetry import second_moments
 
 CARD = ("Formula", "Eps", "Bias correction", "Decay", "Dampening", "State", "Differs", "Paper")
 

@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from jaxopt_lm import processes
+from jaxopt_lm.chips import peak_flops
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.data.batches import TrainBatches
 from jaxopt_lm.data.config import TokensConfig
@@ -23,17 +25,16 @@ from jaxopt_lm.data.prepare import is_prepared
 from jaxopt_lm.data.tokens import VOCABULARY, Manifest, TokenStore
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.model import Params
-from jaxopt_lm.model.published import why_not_exported
+from jaxopt_lm.model.huggingface.classes import why_not_exported
 from jaxopt_lm.model.summary import flops_per_token, num_params
-from jaxopt_lm.training import processes, sharding
-from jaxopt_lm.training.checkpoints import Checkpoints
-from jaxopt_lm.training.chips import peak_flops
-from jaxopt_lm.training.display import Display
+from jaxopt_lm.processes import StopSignals, StopTogether
+from jaxopt_lm.runs.checkpoints import Checkpoints
+from jaxopt_lm.runs.display import Display
+from jaxopt_lm.runs.folder import RunFolder, Series, read_history, read_metrics, saved_steps
+from jaxopt_lm.runs.metrics import Diverged, MetricLog, MetricWriter, NoWriter
+from jaxopt_lm.training import sharding
 from jaxopt_lm.training.evaluation import Evaluator
 from jaxopt_lm.training.loss import Batch
-from jaxopt_lm.training.metrics import Diverged, MetricLog, MetricWriter, NoWriter
-from jaxopt_lm.training.processes import StopSignals, StopTogether
-from jaxopt_lm.training.run import RunFolder, Series, read_history, read_metrics, saved_steps
 from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState
 
 

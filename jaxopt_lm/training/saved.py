@@ -7,9 +7,10 @@ from pathlib import Path
 from jaxopt_lm.config import MeshConfig, TrainConfig
 from jaxopt_lm.data.tokens import Manifest
 from jaxopt_lm.errors import InputError, require
-from jaxopt_lm.training import integrity, sharding
-from jaxopt_lm.training.checkpoints import read_checkpoint
-from jaxopt_lm.training.run import read_config, saved_steps
+from jaxopt_lm.runs import integrity
+from jaxopt_lm.runs.checkpoints import read_checkpoint
+from jaxopt_lm.runs.folder import read_config, saved_steps
+from jaxopt_lm.training import sharding
 from jaxopt_lm.training.step import TrainState
 
 _ATTEMPTS = 5

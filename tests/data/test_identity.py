@@ -17,9 +17,9 @@ from jaxopt_lm.data.identity import check_text
 from jaxopt_lm.data.prepare import is_prepared
 from jaxopt_lm.data.tokens import Manifest, write_atomically
 from jaxopt_lm.errors import InputError
+from jaxopt_lm.processes import StopSignals
+from jaxopt_lm.runs.folder import RunFolder
 from jaxopt_lm.training.loop import ensure_tokens
-from jaxopt_lm.training.processes import StopSignals
-from jaxopt_lm.training.run import RunFolder
 from tests.conftest import write_tokens
 
 

@@ -20,8 +20,8 @@ from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, MeshConfi
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers import block_adam
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
+from jaxopt_lm.runs.checkpoints import Checkpoints
 from jaxopt_lm.training import sharding
-from jaxopt_lm.training.checkpoints import Checkpoints
 from jaxopt_lm.training.step import HParams
 from tests.optimizers.worlds import config_of, with_narrow_momenta
 

@@ -12,6 +12,7 @@ import jax
 import pytest
 from rich.console import Console
 
+from jaxopt_lm.chips import CHIPS, peak_flops
 from jaxopt_lm.config import CheckpointConfig, EvalConfig, LoggingConfig, MeshConfig
 from jaxopt_lm.config_io import load, to_json
 from jaxopt_lm.data.tokens import Manifest
@@ -25,10 +26,9 @@ from jaxopt_lm.optimizers.schedules import (
     WarmupCosineConfig,
     WarmupStableDecayConfig,
 )
-from jaxopt_lm.training.chips import CHIPS, peak_flops
+from jaxopt_lm.runs.folder import RunFolder, read_metrics
+from jaxopt_lm.runs.metrics import Throughput
 from jaxopt_lm.training.loop import train
-from jaxopt_lm.training.metrics import Throughput
-from jaxopt_lm.training.run import RunFolder, read_metrics
 from tests.conftest import timeless, write_tokens
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")

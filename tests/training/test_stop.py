@@ -16,14 +16,15 @@ import jax
 import pytest
 from rich.console import Console
 
+from jaxopt_lm import processes
 from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig
 from jaxopt_lm.data.batches import EvalBatches
 from jaxopt_lm.optimizers.schedules import ConstantConfig
-from jaxopt_lm.training import loop, processes
-from jaxopt_lm.training.checkpoints import Checkpoints
+from jaxopt_lm.processes import StopSignals, StopTogether
+from jaxopt_lm.runs.checkpoints import Checkpoints
+from jaxopt_lm.runs.folder import read_metrics, saved_steps
+from jaxopt_lm.training import loop
 from jaxopt_lm.training.evaluation import evaluate_run
-from jaxopt_lm.training.processes import StopSignals, StopTogether
-from jaxopt_lm.training.run import read_metrics, saved_steps
 from tests.conftest import TINY_MODEL, timeless
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")

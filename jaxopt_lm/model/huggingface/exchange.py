@@ -1,12 +1,4 @@
-"""Hugging Face checkpoint folders: config.json and model.safetensors, or shards with an index, read and written.
-
-    config = huggingface.read_config(folder)
-    params = huggingface.read_params(folder, config)
-    huggingface.write(other_folder, config, params)
-
-Which classes of transformers there are, and how their tensors map to our parameters, is the table in
-`jaxopt_lm.model.published`; files are `jaxopt_lm.model.weights`, vocabularies `jaxopt_lm.model.tokenizer`.
-"""
+"""Whole checkpoint folders: the config, the parameters and the vocabulary."""
 
 import dataclasses
 import os
@@ -19,11 +11,11 @@ import jax
 import numpy as np
 
 from jaxopt_lm.errors import InputError, require
-from jaxopt_lm.model import tokenizer as vocabularies
 from jaxopt_lm.model.config import ModelConfig
 from jaxopt_lm.model.decoder import Params, shapes
-from jaxopt_lm.model.published import EMBEDDING, HEAD, Tensor, class_of, from_fields, tensors, to_fields
-from jaxopt_lm.model.weights import (
+from jaxopt_lm.model.huggingface import tokenizer as vocabularies
+from jaxopt_lm.model.huggingface.classes import EMBEDDING, HEAD, Tensor, class_of, from_fields, tensors, to_fields
+from jaxopt_lm.model.huggingface.tensors import (
     DTYPES,
     Stored,
     Writer,

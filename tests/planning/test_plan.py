@@ -8,9 +8,9 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from jaxopt_lm.config import MESH_AXES, DataConfig, TrainConfig
-from jaxopt_lm.training import hlo
-from jaxopt_lm.training.hlo import Collective
-from jaxopt_lm.training.planning import activations, make_plan
+from jaxopt_lm.planning import hlo
+from jaxopt_lm.planning.hlo import Collective
+from jaxopt_lm.planning.plan import activations, make_plan
 from tests.conftest import TINY_MODEL
 from tests.test_command_lines import assert_one_line, run
 from tests.write_config_dumps import ROOT

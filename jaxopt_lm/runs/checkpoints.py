@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxopt_lm import processes
 from jaxopt_lm.config import CheckpointConfig
 from jaxopt_lm.errors import InputError, mend_of
-from jaxopt_lm.training import integrity, processes
-from jaxopt_lm.training.run import saved_steps
+from jaxopt_lm.runs import integrity
+from jaxopt_lm.runs.folder import saved_steps
 
 DAMAGED = "damaged"
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxopt_lm import processes
 from jaxopt_lm.config import CheckpointConfig
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.training import integrity, processes, saved
-from jaxopt_lm.training.run import saved_steps
+from jaxopt_lm.runs import integrity
+from jaxopt_lm.runs.folder import saved_steps
+from jaxopt_lm.training import saved
 from jaxopt_lm.training.saved import read_run
 from tests import forked
 from tests.conftest import command_line, timeless, write_tokens

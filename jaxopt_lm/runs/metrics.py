@@ -15,9 +15,9 @@ from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.config_io import to_dict
 from jaxopt_lm.data.tokens import write_atomically
 from jaxopt_lm.errors import writing
-from jaxopt_lm.training.display import Display
-from jaxopt_lm.training.run import read_metrics
-from jaxopt_lm.training.wandb_log import WandbLog
+from jaxopt_lm.runs.display import Display
+from jaxopt_lm.runs.folder import read_metrics
+from jaxopt_lm.runs.wandb import WandbLog
 
 
 class Diverged(RuntimeError):

@@ -16,12 +16,13 @@ from jax.extend.core import Var
 from jax.sharding import AbstractMesh, Mesh
 
 from jaxopt_lm import model
+from jaxopt_lm.chips import Chip
 from jaxopt_lm.config import MESH_AXES, TrainConfig
 from jaxopt_lm.errors import require
 from jaxopt_lm.model.summary import flops_per_token
 from jaxopt_lm.optimizers.trees import wide_dtype
-from jaxopt_lm.training import hlo, sharding
-from jaxopt_lm.training.chips import Chip
+from jaxopt_lm.planning import hlo
+from jaxopt_lm.training import sharding
 from jaxopt_lm.training.loss import Batch, summed_losses
 from jaxopt_lm.training.step import HParams, TelemetryOptions
 

@@ -11,7 +11,7 @@ import pytest
 import sentencepiece
 
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.model import tokenizer
+from jaxopt_lm.model.huggingface import tokenizer
 from tests.vocabularies import trained
 
 LINES = [

@@ -19,8 +19,9 @@ from jaxopt_lm import model
 from jaxopt_lm.config import DataConfig, TrainConfig
 from jaxopt_lm.config_io import WithConfig, from_command_line
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.model import ModelConfig, huggingface, tokenizer
-from jaxopt_lm.model.published import CLASSES, class_of, tensors
+from jaxopt_lm.model import ModelConfig, huggingface
+from jaxopt_lm.model.huggingface import tokenizer
+from jaxopt_lm.model.huggingface.classes import CLASSES, class_of, tensors
 from tests.conftest import GOLDEN, TINY_MODEL, command_line
 from tests.model.test_decoder import logits_of, loss_and_grads, whole
 from tests.vocabularies import trained

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxopt_lm.errors import InputError, require
-from jaxopt_lm.model.weights import read_json
+from jaxopt_lm.model.huggingface.tensors import read_json
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _HOLD_PIECES = ("tokenizer.model", "spiece.model", TOKENIZER, "vocab.json")
