@@ -44,7 +44,7 @@ def export(config: ExportConfig) -> str:
     from jaxopt_lm.model import huggingface, num_params
     from jaxopt_lm.model.huggingface.classes import class_of
     from jaxopt_lm.optimizers import eval_params
-    from jaxopt_lm.runs.folder import read_config
+    from jaxopt_lm.runs.read import read_config
     from jaxopt_lm.training.saved import read_run
 
     class_of(read_config(config.workdir).model)  # refused before gigabytes are read

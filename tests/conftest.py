@@ -19,7 +19,7 @@ from jaxopt_lm.config_io import to_json
 from jaxopt_lm.data.tokens import VOCABULARY, Manifest, Split, sha256_of_file, token_dtype, write_shard
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
-from jaxopt_lm.runs.folder import read_metrics
+from jaxopt_lm.runs.read import read_metrics
 from jaxopt_lm.training import evaluation, sharding
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -12,7 +12,7 @@ from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.config_io import from_dict, load, to_dict
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import HybridConfig, MuonConfig
-from jaxopt_lm.runs.folder import read_metrics
+from jaxopt_lm.runs.read import read_metrics
 from jaxopt_lm.training.evaluation import evaluate_run
 from tests.conftest import GOLDEN
 from tests.training.test_loop import quiet_train

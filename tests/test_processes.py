@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from jaxopt_lm.config import CheckpointConfig, DistributedConfig, EvalConfig, MeshConfig
-from jaxopt_lm.runs.checkpoints import saved_steps
-from jaxopt_lm.runs.folder import read_metrics
+from jaxopt_lm.runs.read import read_metrics, saved_steps
 from tests import forked
 from tests.conftest import command_line, timeless, write_tokens
 

@@ -7,18 +7,16 @@ import dataclasses
 import fcntl
 import functools
 import json
-import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxopt_lm.config import DistributedConfig, TrainConfig
-from jaxopt_lm.config_io import differences, from_dict, sources, to_dict, to_json
+from jaxopt_lm.config_io import differences, sources, to_dict, to_json
 from jaxopt_lm.data.tokens import write_atomically
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.runs.read import read_config, saved_steps
 
 MAY_DIFFER_ON_RESUME = (
     *("workdir", "mesh.", "distributed.", "logging.", "checkpoint."),
@@ -36,11 +34,6 @@ def _changed(name: str, old: Any, new: Any, dump: dict[str, Any]) -> str:
         own = functools.reduce(dict.__getitem__, sections, dump)["name"]
         return f"the source of {'.'.join(sections)}={own} (the run keeps the one it began with)"
     return f"{name}={new!r} (the run has {old!r})"
-
-
-def saved_steps(folder: Path) -> list[int]:
-    """The steps that a folder of checkpoints holds, sound or not, oldest first; `0004` is no name that was written."""
-    return sorted(int(path.name) for path in folder.glob("*") if re.fullmatch("0|[1-9][0-9]*", path.name))
 
 
 def _first_other_rate(old: TrainConfig, new: TrainConfig, step: int) -> int | None:
@@ -131,68 +124,3 @@ class RunFolder:
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes `result.json`, atomically."""
         write_atomically(self.path / "result.json", (json.dumps(result, indent=2, sort_keys=True) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file of a run.
-
-    Raises:
-      InputError: the file is missing or damaged.
-    """
-    require(path.is_file(), f"{path}: no such file; {path.parent} is not the folder of a run")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}; give another folder") from None
-
-
-def read_config(folder: str | os.PathLike) -> TrainConfig:
-    """The config of the run in `folder`.
-
-    Raises:
-      InputError: `config.json` is missing or damaged.
-    """
-    return from_dict(TrainConfig, read_json(Path(folder, "config.json")), folder)
-
-
-def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, oldest first; a last line cut off by a kill is left out.
-
-    Raises:
-      InputError: a line is not what this project writes.
-    """
-    path = Path(folder, "metrics.jsonl")
-    if not path.exists():
-        return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
-                return
-            try:
-                values = json.loads(line)
-                if type(values["step"]) is not int or not all(isinstance(v, int | float) for v in values.values()):
-                    raise TypeError
-                yield values
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                raise InputError(f"{path}: line {number} is not a line of metrics; remove it") from None
-
-
-class Series(NamedTuple):
-    """A metric over a run: int64 steps and float64 values, both [number of lines that have it]."""
-
-    steps: np.ndarray
-    values: np.ndarray
-
-
-def read_history(folder: str | os.PathLike) -> dict[str, Series]:
-    """Every metric of `metrics.jsonl` by name.
-
-    Raises:
-      InputError: a line is not what this project writes.
-    """
-    columns: dict[str, list[tuple[int, float]]] = {}
-    for line in read_metrics(folder):
-        for name in line.keys() - {"step"}:
-            columns.setdefault(name, []).append((line["step"], line[name]))
-    pairs = {name: tuple(zip(*column, strict=True)) for name, column in sorted(columns.items())}
-    return {name: Series(np.asarray(steps), np.asarray(values, float)) for name, (steps, values) in pairs.items()}

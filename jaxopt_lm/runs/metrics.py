@@ -16,7 +16,7 @@ from jaxopt_lm.config_io import to_dict
 from jaxopt_lm.data.tokens import write_atomically
 from jaxopt_lm.errors import writing
 from jaxopt_lm.runs.display import Display
-from jaxopt_lm.runs.folder import read_metrics
+from jaxopt_lm.runs.read import read_metrics
 from jaxopt_lm.runs.wandb import WandbLog
 
 

@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from jaxopt_lm.errors import require
-from jaxopt_lm.runs.folder import read_json, read_metrics
+from jaxopt_lm.runs.read import read_json, read_metrics
 
 
 def loss_curve(folder: str | os.PathLike) -> Path:

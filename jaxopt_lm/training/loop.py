@@ -30,8 +30,9 @@ from jaxopt_lm.model.summary import flops_per_token, num_params
 from jaxopt_lm.processes import StopSignals, StopTogether
 from jaxopt_lm.runs.checkpoints import Checkpoints
 from jaxopt_lm.runs.display import Display
-from jaxopt_lm.runs.folder import RunFolder, Series, read_history, read_metrics, saved_steps
+from jaxopt_lm.runs.folder import RunFolder
 from jaxopt_lm.runs.metrics import Diverged, MetricLog, MetricWriter, NoWriter
+from jaxopt_lm.runs.read import Series, read_history, read_metrics, saved_steps
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.evaluation import Evaluator
 from jaxopt_lm.training.loss import Batch

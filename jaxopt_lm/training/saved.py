@@ -9,7 +9,7 @@ from jaxopt_lm.data.tokens import Manifest
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.runs import integrity
 from jaxopt_lm.runs.checkpoints import read_checkpoint
-from jaxopt_lm.runs.folder import read_config, saved_steps
+from jaxopt_lm.runs.read import read_config, saved_steps
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.step import TrainState
 

@@ -13,7 +13,7 @@ from jaxopt_lm import processes
 from jaxopt_lm.config import CheckpointConfig
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.runs import integrity
-from jaxopt_lm.runs.folder import saved_steps
+from jaxopt_lm.runs.read import saved_steps
 from jaxopt_lm.training import saved
 from jaxopt_lm.training.saved import read_run
 from tests import forked

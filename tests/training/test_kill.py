@@ -14,7 +14,7 @@ import pytest
 
 from jaxopt_lm.config import CheckpointConfig, EvalConfig, TrainConfig
 from jaxopt_lm.runs.checkpoints import Checkpoints
-from jaxopt_lm.runs.folder import read_metrics
+from jaxopt_lm.runs.read import read_metrics
 from jaxopt_lm.training import sharding
 from tests import forked
 from tests.conftest import command_line, timeless, write_tokens

@@ -26,8 +26,9 @@ from jaxopt_lm.optimizers.schedules import (
     WarmupCosineConfig,
     WarmupStableDecayConfig,
 )
-from jaxopt_lm.runs.folder import RunFolder, read_metrics
+from jaxopt_lm.runs.folder import RunFolder
 from jaxopt_lm.runs.metrics import Throughput
+from jaxopt_lm.runs.read import read_metrics
 from jaxopt_lm.training.loop import train
 from tests.conftest import timeless, write_tokens
 

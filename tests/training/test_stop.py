@@ -22,7 +22,7 @@ from jaxopt_lm.data.batches import EvalBatches
 from jaxopt_lm.optimizers.schedules import ConstantConfig
 from jaxopt_lm.processes import StopSignals, StopTogether
 from jaxopt_lm.runs.checkpoints import Checkpoints
-from jaxopt_lm.runs.folder import read_metrics, saved_steps
+from jaxopt_lm.runs.read import read_metrics, saved_steps
 from jaxopt_lm.training import loop
 from jaxopt_lm.training.evaluation import evaluate_run
 from tests.conftest import TINY_MODEL, timeless
