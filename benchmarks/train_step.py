@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lm.chips import GIB, peak_flops
-from jaxopt_lm.config_io import from_command_line, to_json
+from jaxopt_lm.config_io import from_command_line
+from jaxopt_lm.dumps import to_json
 from jaxopt_lm.errors import report_input_errors, require
 from jaxopt_lm.model.summary import flops_per_token
 from jaxopt_lm.plan import PlanArguments

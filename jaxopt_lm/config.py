@@ -7,9 +7,10 @@ import dataclasses
 import re
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from jaxopt_lm.data.config import TokensConfig
+from jaxopt_lm.dumps import has_type, join_path, to_dict, type_name, without
 from jaxopt_lm.errors import InputError, check_path, require
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES, AdamWConfig, OptimizerConfig, ScheduleConfig
@@ -93,6 +94,12 @@ class LoggingConfig:
     def __post_init__(self):
         _at_least("logging", self, 1, "every_steps", "telemetry_every_steps")
 
+
+MAY_DIFFER = (
+    *("version", "workdir", "mesh", "distributed", "logging", "checkpoint"),
+    *("data.tokens_dir", "data.files", "data.vocabulary", "data.verify", "model.remat", "num_microbatches"),
+)
+"""What may change in a run that goes on, see `TrainConfig.identity`: fields and whole sections, by dotted name."""
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -209,6 +216,15 @@ class TrainConfig:
         )
         self.schedule.check_fits(self.num_train_steps - lead)
 
+    def identity(self) -> dict[str, Any]:
+        """What decides the run's numbers, as a dump with nested sections: two runs with equal ones are the same run.
+
+        Left out is what moves none, but for rounding: where files and devices are, what is logged and kept, and how the
+        step is cut into parts. Of the data it names the task, its vocabulary's size and the seed; the tokens themselves
+        are compared by the digest of their manifest.
+        """
+        return without(to_dict(self), *MAY_DIFFER)
+
     def check_batch_divides(self, data: int, fsdp: int) -> None:
         """Raises `InputError` unless training microbatches and evaluation batches divide over a mesh's devices."""
         for name, size in (
@@ -230,11 +246,6 @@ def _calibration_field(config: OptimizerConfig, path: str) -> str:
     return join_path(path, "calibration_steps")
 
 
-def join_path(path: str, name: str) -> str:
-    """The dotted name of field `name` of the section at `path`, which is empty at the top."""
-    return f"{path}.{name}" if path else name
-
-
 def _check_types(config: Any, path: str) -> None:
     if isinstance(config, OptimizerConfig | ScheduleConfig):
         check_class(type(config))
@@ -246,29 +257,6 @@ def _check_types(config: Any, path: str) -> None:
         require(not isinstance(value, int) or abs(value) <= 2**32, f"{where}={value}: must be at most 2^32")
         if dataclasses.is_dataclass(value):
             _check_types(value, where)
-
-
-def has_type(value: Any, hint: Any) -> bool:
-    """Whether a value is of a config field's annotated type; an int passes for a float, a bool for neither."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return isinstance(value, str) and value in args
-    if origin in (typing.Union, types.UnionType):
-        return any(has_type(value, arg) for arg in args)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(has_type(item, args[0]) for item in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def type_name(hint: Any) -> str:
-    """A config field's annotated type in words."""
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(typing.get_args(hint))
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
 def choose(spec: str, *offered: _T) -> _T:

@@ -26,7 +26,7 @@ from jax._src.clusters import ClusterEnv  # what `jax.distributed.initialize` as
 from jax.experimental import multihost_utils
 
 from jaxopt_lm.config import DistributedConfig, TrainConfig
-from jaxopt_lm.config_io import differences, to_dict
+from jaxopt_lm.dumps import differences, to_dict
 from jaxopt_lm.errors import InputError, one_line, require
 
 _HEARTBEAT_SECONDS = 20

@@ -10,17 +10,13 @@ import pytest
 
 from jaxopt_lm.config import TrainConfig, parse_arg
 from jaxopt_lm.config_io import (
-    REGISTRIES,
     WithConfig,
-    differences,
     from_command_line,
-    from_dict,
     load,
     parse_command_line,
-    to_dict,
-    to_json,
 )
 from jaxopt_lm.data.config import TokensConfig
+from jaxopt_lm.dumps import REGISTRIES, differences, from_dict, to_dict, to_json
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import PRESETS, preset
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
@@ -317,9 +313,9 @@ def test_every_field_is_read():
     handed = {
         "model": [package / "model" / "decoder.py", package / "model" / "config.py"],
         "data": [package / "training" / "loop.py", package / "data" / "tasks.py", package / "data" / "prepare.py"],
-        "checkpoint": [package / "training" / "checkpoints.py"],
+        "checkpoint": [package / "runs" / "checkpoints.py"],
         "mesh": [package / "training" / "sharding.py"],
-        "distributed": [package / "training" / "processes.py"],
+        "distributed": [package / "processes.py"],
         "optimizer": list((package / "optimizers").glob("*.py")),
         "schedule": [package / "optimizers" / "schedules.py"],
     }

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxopt_lm import config_io
+from jaxopt_lm import dumps
 from jaxopt_lm.config import TrainConfig
-from jaxopt_lm.config_io import from_dict, load, to_dict
+from jaxopt_lm.config_io import load
+from jaxopt_lm.dumps import from_dict, to_dict
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import HybridConfig, MuonConfig
 from jaxopt_lm.runs.read import read_metrics
@@ -23,7 +24,7 @@ BASE = TrainConfig(workdir="runs/x", optimizer=MuonConfig())
 
 def test_a_version_has_the_fields_that_it_was_given():
     """A new field without a new VERSION would make the dumps of this one unreadable: they lack it."""
-    advice = "add 1 to config_io.VERSION, see AS_BEFORE, then python -m tests.write_config_dumps"
+    advice = "add 1 to dumps.VERSION, see AS_BEFORE, then python -m tests.write_config_dumps"
     assert fields() == FIELDS.read_text(), advice
 
 
@@ -39,7 +40,7 @@ def test_a_run_from_before_is_evaluated_and_goes_on(name, tmp_path, monkeypatch,
     result, output = quiet_train(load("run/config.json"))
     assert "resuming run from step 10" in output
     assert result.step == 20
-    assert json.loads(Path("run/config.json").read_text())["version"] == config_io.VERSION
+    assert json.loads(Path("run/config.json").read_text())["version"] == dumps.VERSION
     for line in read_metrics("run"):
         for metric in ("train/loss", "learning_rate", "params/norm", "grads/norm"):
             if metric in recorded[line["step"]]:
@@ -53,7 +54,7 @@ def test_a_field_that_an_earlier_version_lacks_means_what_was_so_then(monkeypatc
     del whole["mesh"], whole["max_grad_norm"], whole["schedule"]["end_fraction"]
     assert from_dict(TrainConfig, whole) == dataclasses.replace(BASE, optimizer=HybridConfig())
     before = {("TrainConfig", "max_grad_norm"): None, ("_DecayConfig", "end_fraction"): 0.5}
-    monkeypatch.setattr(config_io, "AS_BEFORE", before)
+    monkeypatch.setattr(dumps, "AS_BEFORE", before)
     config = from_dict(TrainConfig, whole)
     assert (config.max_grad_norm, config.schedule.end_fraction) == (None, 0.5)
     del whole["workdir"]
@@ -69,17 +70,17 @@ def test_a_dump_of_this_version_is_complete():
 
 
 def test_a_dump_of_a_later_version_is_refused_with_that_reason():
-    whole = to_dict(BASE) | {"version": config_io.VERSION + 1}
-    known = f"this one knows versions up to {config_io.VERSION}"
+    whole = to_dict(BASE) | {"version": dumps.VERSION + 1}
+    known = f"this one knows versions up to {dumps.VERSION}"
     newer = f"the config was written by a newer jaxopt_lm; {known}; use the newer one"
     with pytest.raises(InputError) as error:
         from_dict(TrainConfig, whole)
-    assert str(error.value) == f"version={config_io.VERSION + 1}: {newer}"
+    assert str(error.value) == f"version={dumps.VERSION + 1}: {newer}"
     whole["optimizer"]["rest"]["b9"] = 0.5
     with pytest.raises(InputError) as error:
         from_dict(TrainConfig, whole)
     assert str(error.value) == f"optimizer.rest.b9: no such field; {newer}"
-    whole["version"] = config_io.VERSION
+    whole["version"] = dumps.VERSION
     with pytest.raises(InputError, match=r"^optimizer\.rest\.b9: no such field$"):
         from_dict(TrainConfig, whole)
 

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from jaxopt_lm.config import TrainConfig
-from jaxopt_lm.config_io import to_dict
+from jaxopt_lm.dumps import to_dict
 from tests.conftest import GOLDEN
 
 pytestmark = [

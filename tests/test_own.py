@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jaxopt_lm.config import TrainConfig, choose, chosen
-from jaxopt_lm.config_io import WithConfig, from_command_line, from_dict, load, sources, to_dict, to_json
+from jaxopt_lm.config_io import WithConfig, from_command_line, load
+from jaxopt_lm.dumps import from_dict, sources, to_dict, to_json
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import AdamWConfig, FromOptax, HybridConfig, LionConfig, MuonConfig
 from jaxopt_lm.optimizers.schedules import ConstantConfig, LinearConfig, WarmupCosineConfig

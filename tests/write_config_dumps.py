@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 from jaxopt_lm.config import TrainConfig
-from jaxopt_lm.config_io import VERSION, load, to_json
+from jaxopt_lm.config_io import load
+from jaxopt_lm.dumps import VERSION, to_json
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
 
 ROOT = Path(__file__).parents[1]

@@ -13,15 +13,10 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lm.config import DistributedConfig, TrainConfig
-from jaxopt_lm.config_io import differences, sources, to_dict, to_json
 from jaxopt_lm.data.tokens import write_atomically
+from jaxopt_lm.dumps import differences, sources, to_json
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.runs.read import read_config, saved_steps
-
-MAY_DIFFER_ON_RESUME = (
-    *("workdir", "mesh.", "distributed.", "logging.", "checkpoint."),
-    *("data.tokens_dir", "data.files", "data.vocabulary", "data.verify", "model.remat", "num_microbatches"),
-)
 
 _LENGTHS = ("num_train_steps", "schedule.warmup_", "schedule.decay_")
 """Fields that may differ where every step so far would have had the same rate."""
@@ -52,8 +47,8 @@ class RunFolder:
 
     Raises:
       InputError: the folder cannot be made, another process trains in it, or it holds checkpoints of a run with another
-        config; the differing fields are named. What `MAY_DIFFER_ON_RESUME` begins may differ, and the run's length and
-        its schedule's, where the steps already made would have had the same rates.
+        config; the differing fields are named. What `TrainConfig.identity` leaves out may differ, and the run's length
+        and its schedule's, where the steps already made would have had the same rates.
     """
 
     def __init__(self, config: TrainConfig):
@@ -86,12 +81,11 @@ class RunFolder:
 
     def _refuse_changes(self, old: TrainConfig, new: TrainConfig, step: int) -> None:
         """Raises `InputError` unless the run, which is at `step`, would be where it is with the new config too."""
-        dump = to_dict(new)
-        changed = differences(to_dict(old), dump)
-        refused = {name: values for name, values in changed.items() if not name.startswith(MAY_DIFFER_ON_RESUME)}
+        identity = new.identity()
+        refused = differences(old.identity(), identity)
         if not refused:
             return
-        listed = ", ".join(_changed(name, *values, dump) for name, values in refused.items())
+        listed = ", ".join(_changed(name, *values, identity) for name, values in refused.items())
         mend = "give another --config.workdir"
         lengths_alone = all(name.startswith(_LENGTHS) for name in refused)
         require(lengths_alone, f"{listed}: cannot change in {self.path}; {mend}")

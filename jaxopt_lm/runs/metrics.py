@@ -12,8 +12,8 @@ import jax
 from tensorboardX import SummaryWriter
 
 from jaxopt_lm.config import TrainConfig
-from jaxopt_lm.config_io import to_dict
 from jaxopt_lm.data.tokens import write_atomically
+from jaxopt_lm.dumps import to_dict
 from jaxopt_lm.errors import writing
 from jaxopt_lm.runs.display import Display
 from jaxopt_lm.runs.read import read_metrics

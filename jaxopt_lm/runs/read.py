@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxopt_lm.config import TrainConfig
-from jaxopt_lm.config_io import from_dict
+from jaxopt_lm.dumps import from_dict
 from jaxopt_lm.errors import InputError, require
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from jaxopt_lm import model
 from jaxopt_lm.config import CheckpointConfig
-from jaxopt_lm.config_io import to_json
 from jaxopt_lm.data.tokens import TokenStore
+from jaxopt_lm.dumps import to_json
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import OPTIMIZERS, eval_params
 from jaxopt_lm.training.evaluation import deciles, evaluate_run

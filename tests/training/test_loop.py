@@ -14,8 +14,9 @@ from rich.console import Console
 
 from jaxopt_lm.chips import CHIPS, peak_flops
 from jaxopt_lm.config import CheckpointConfig, EvalConfig, LoggingConfig, MeshConfig
-from jaxopt_lm.config_io import load, to_json
+from jaxopt_lm.config_io import load
 from jaxopt_lm.data.tokens import Manifest
+from jaxopt_lm.dumps import to_json
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import num_params
 from jaxopt_lm.optimizers import SgdwConfig
