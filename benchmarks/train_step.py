@@ -25,8 +25,9 @@ from jaxopt_lm.dumps import to_json
 from jaxopt_lm.errors import report_input_errors, require
 from jaxopt_lm.model.summary import flops_per_token
 from jaxopt_lm.plan import PlanArguments
-from jaxopt_lm.planning.plan import telemetry_options
+from jaxopt_lm.planning.plan import stand_in_counts
 from jaxopt_lm.training import sharding
+from jaxopt_lm.training.program import program
 from jaxopt_lm.training.step import HParams
 
 
@@ -57,15 +58,19 @@ def main() -> None:
         mesh.size == arguments.devices,
         f"devices={arguments.devices}: the mesh has {mesh.size} here; give --devices={mesh.size}",
     )
-    layout = sharding.abstract_state(config, mesh)
+    built = program(config, mesh, token_counts=stand_in_counts(config))
     hparams = jax.tree.map(jnp.asarray, HParams.of(config))
-    step = sharding.jit_train_step(config, mesh, layout, telemetry_options(config))
-    step = step.lower(layout, sharding.abstract_batch(config, mesh), hparams).compile()
-    init = sharding.jit_init(config, layout).lower().compile()
+    step = built.step.lower(built.layout, sharding.abstract_batch(config, mesh), hparams).compile()
+    init = built.init.lower(hparams).compile()
     Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory begins anew
     before = status("VmRSS")
 
-    state, rows, rng, seconds = init(), sharding.Rows(mesh, config.global_batch_size), np.random.default_rng(0), []
+    state, rows, rng, seconds = (
+        init(hparams),
+        sharding.Rows(mesh, config.global_batch_size),
+        np.random.default_rng(0),
+        [],
+    )
     for _ in range(arguments.steps):
         tokens = rng.integers(0, config.model.vocab_size, (len(rows.local), config.length), np.int32)
         start = time.perf_counter()

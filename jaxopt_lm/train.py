@@ -31,7 +31,7 @@ def main() -> int:
     quiet_orbax()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
-    from jaxopt_lm.training.loop import run  # after --help, which needs neither flax nor orbax
+    from jaxopt_lm.training.run import run  # after --help, which needs neither flax nor orbax
 
     return run(config).exit_code
 

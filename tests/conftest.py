@@ -1,8 +1,6 @@
 """Strictness for every test, and small worlds to train in."""
 
-import dataclasses
 import fcntl
-import functools
 import hashlib
 import os
 import sys
@@ -20,7 +18,6 @@ from jaxopt_lm.dumps import to_json
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.runs.read import read_metrics
-from jaxopt_lm.training import evaluation, sharding
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -92,36 +89,6 @@ def shared_compilations(pytestconfig):
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
     os.environ["PYTHONWARNINGS"] = f"ignore:{HALF_WRITTEN}"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def shared_programs():
-    """Runs of one structure, one after another in a worker, trace their programs once: most of a short run is that."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("abstract_state", "jit_init", "jit_train_step"):
-            patch.setattr(sharding, name, _remembered(getattr(sharding, name)))
-        patch.setattr(evaluation, "make_eval_step", functools.cache(evaluation.make_eval_step))
-        yield
-
-
-def _remembered(f):
-    """`f(config, *pytrees)`, called once for all configs that differ in nothing but where their files are."""
-    known = {}
-
-    def g(config, *args):
-        data = dataclasses.replace(config.data, tokens_dir="nowhere")
-        plain = dataclasses.replace(config, workdir="nowhere", data=data)
-        leaves, structure = jax.tree.flatten(args)
-        # Two classes of a user may look alike, and 1 is equal to 1.0 and True.
-        key = plain, repr(plain), structure, *leaves, jax.config.read("jax_enable_x64")
-        try:
-            return known[key]
-        except KeyError:
-            return known.setdefault(key, f(config, *args))
-        except TypeError:  # not to be hashed
-            return f(config, *args)
-
-    return g
 
 
 @pytest.fixture(scope="session")

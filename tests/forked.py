@@ -26,7 +26,7 @@ from typing import Any
 TENSORFLOW = ("jaxopt_lm.prepare", "tests.data.corpora")
 IMPORTS = {
     "tensorflow": ("seqio", "tensorflow_datasets", "sentencepiece", "jaxopt_lm.data.prepare", "jaxopt_lm.data.files"),
-    "others": ("orbax.checkpoint", "grain", "jaxopt_lm.training.loop", "jaxopt_lm.training.evaluation"),
+    "others": ("orbax.checkpoint", "grain", "jaxopt_lm.training.run", "jaxopt_lm.training.evaluation"),
 }
 ROOT = Path(__file__).parents[1]
 

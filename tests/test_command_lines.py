@@ -174,7 +174,7 @@ def test_training_loads_no_tensorflow(tiny, tmp_path):
     code = f"""
 import sys
 from jaxopt_lm.config_io import load
-from jaxopt_lm.training.loop import train
+from jaxopt_lm.training.run import train
 path = {command_line("train", dataclasses.replace(tiny, num_train_steps=6), tmp_path)[3][len("--config=") :]!r}
 train(load(path))
 assert "tensorflow" not in sys.modules and "seqio" not in sys.modules

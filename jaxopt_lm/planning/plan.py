@@ -24,7 +24,8 @@ from jaxopt_lm.optimizers.trees import wide_dtype
 from jaxopt_lm.planning import hlo
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.loss import Batch, summed_losses
-from jaxopt_lm.training.step import HParams, TelemetryOptions
+from jaxopt_lm.training.program import program
+from jaxopt_lm.training.step import HParams
 
 _REMATERIALIZED = "Involuntary full rematerialization"
 REMATS = ("none", "dots", "full")
@@ -86,10 +87,9 @@ def make_plan(config: TrainConfig) -> Plan:
         f"devices={jax.device_count()}: the mesh has {mesh.size}; give as many, or -1 for an axis of the mesh",
     )
     config.check_batch_divides(mesh.shape["data"], mesh.shape["fsdp"])
-    layout = sharding.abstract_state(config, mesh)
-    batch = sharding.abstract_batch(config, mesh)
-    step = sharding.jit_train_step(config, mesh, layout, telemetry_options(config))
-    lowered = step.lower(layout, batch, HParams.of(config))
+    planned, batch = program(config, mesh, token_counts=stand_in_counts(config)), sharding.abstract_batch(config, mesh)
+    layout = planned.layout
+    lowered = planned.step.lower(layout, batch, HParams.of(config))
     with tempfile.TemporaryDirectory() as folder, _stderr() as said:
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True, "xla_dump_hlo_pass_re": "spmd.*"}
         compiled = lowered.compile(compiler_options=options)
@@ -120,10 +120,9 @@ def make_plan(config: TrainConfig) -> Plan:
     )
 
 
-def telemetry_options(config: TrainConfig) -> TelemetryOptions | None:
-    """The telemetry that a config asks for, of tokens that need not be there."""
-    every = config.logging.telemetry_every_steps
-    return TelemetryOptions(every, np.ones(config.data.vocab_size, np.int64)) if every else None
+def stand_in_counts(config: TrainConfig) -> np.ndarray:
+    """Occurrences of vocabulary entries, for the telemetry of tokens that need not be there."""
+    return np.ones(config.data.vocab_size, np.int64)
 
 
 def _widened(shapes: Any) -> Any:

@@ -10,7 +10,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxopt_lm.training.loop import Result, train
+    from jaxopt_lm.training.run import Result, train
 
 __all__ = ["Result", "train"]
 
@@ -18,6 +18,6 @@ __all__ = ["Result", "train"]
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from jaxopt_lm.training import loop
+    from jaxopt_lm.training import run
 
-    return getattr(loop, name)
+    return getattr(run, name)

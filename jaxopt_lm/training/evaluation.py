@@ -16,30 +16,30 @@ from jaxopt_lm.config import MeshConfig, TrainConfig
 from jaxopt_lm.data.batches import EvalBatches
 from jaxopt_lm.data.tokens import VOCABULARY, TokenStore, write_atomically
 from jaxopt_lm.errors import require, writing
-from jaxopt_lm.optimizers import eval_params
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.loss import Batch
+from jaxopt_lm.training.program import Program, program
 from jaxopt_lm.training.saved import read_run
-from jaxopt_lm.training.step import TrainState, make_eval_step, make_grouped_eval_step
+from jaxopt_lm.training.step import TrainState, make_grouped_eval_step
 
 
 class Evaluator:
-    """Evaluates states of a run on the first windows of a split, always the same.
+    """Evaluates states of a run, or of a population, on the first windows of a split, always the same.
 
-    The parameters are those that the optimizer says are to be evaluated, see `eval_params`.
+    The parameters are those that the optimizer says are to be evaluated, see `optimizers.eval_params`.
 
     Args:
+      program: of the run.
       config: of the run; `eval` and `length` say how much is read.
       store: the tokens.
-      mesh: the devices.
 
     Raises:
       InputError: the store does not hold one whole window.
     """
 
-    def __init__(self, config: TrainConfig, store: TokenStore, mesh: jax.sharding.Mesh):
-        self._model, self._store, self._place = config.model, store, sharding.placement(mesh)
-        self._rows, self._everywhere = sharding.Rows(mesh, config.eval.batch_size), sharding.replicated(mesh)
+    def __init__(self, program: Program, config: TrainConfig, store: TokenStore):
+        self._program, self._model, self._store = program, config.model, store
+        self._rows = sharding.Rows(program.mesh, config.eval.batch_size)
         self._batches = EvalBatches(
             store,
             batch_size=config.eval.batch_size,
@@ -47,28 +47,32 @@ class Evaluator:
             max_batches=config.eval.max_batches,
             rows=self._rows.local,
         )
-        self._step = jax.jit(make_eval_step(config.model, self._place), out_shardings=self._everywhere)
 
-    def __call__(self, state: TrainState, poll: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """`eval/loss` in nats per token, `eval/bits_per_byte` of text, and `eval/perplexity` where it is finite.
+    def __call__(self, state: TrainState, poll: Callable[[], bool] = lambda: False) -> dict[str, np.ndarray] | None:
+        """`eval/loss` in nats per token, `eval/bits_per_byte` of text, and `eval/perplexity` where all are finite.
 
         Bytes are those of the whole split before the vocabulary's normalisation, which joins white space.
 
         Args:
           state: of the run.
           poll: whether to stop, asked before every batch; then there are no metrics, None.
+
+        Returns:
+          float64 arrays, scalars or [members].
         """
-        params, sums = eval_params(state.opt_state, state.params), []
+        params, sums = self._program.eval_params(state), []
         for batch in self._placed():
             if poll():
                 return None
-            sums.append(self._step(params, batch))
+            sums.append(self._program.evaluate(params, batch))
             sums[-2:-1] = jax.device_get(sums[-2:-1])  # one behind, so that a poll is never far ahead of the device
-        ce, count = (math.fsum(float(x) for x in column) for column in zip(*sums, strict=True))
+        ce, count = (
+            np.apply_along_axis(math.fsum, 0, np.asarray(column, np.float64)) for column in zip(*sums, strict=True)
+        )
         return self._metrics(ce / count)
 
-    def by_frequency(self, state: TrainState, counts: np.ndarray) -> tuple[dict[str, float], list["Decile"]]:
-        """The same, and the loss of each tenth of the training text, its most frequent tokens first.
+    def by_frequency(self, state: TrainState, counts: np.ndarray) -> tuple[dict[str, np.ndarray], list["Decile"]]:
+        """The same of one run, and the loss of each tenth of the training text, its most frequent tokens first.
 
         Args:
           state: of the run.
@@ -77,8 +81,10 @@ class Evaluator:
         groups = deciles(counts)
         group_of_token = np.full(self._model.vocab_size, 9, np.int32)
         group_of_token[: groups.size] = groups
-        step = jax.jit(make_grouped_eval_step(self._model, 10, self._place), out_shardings=self._everywhere)
-        params = eval_params(state.opt_state, state.params)
+        mesh = self._program.mesh
+        grouped = make_grouped_eval_step(self._model, 10, sharding.placement(mesh))
+        step = jax.jit(grouped, out_shardings=sharding.replicated(mesh))
+        params = self._program.eval_params(state)
         sums = [jax.device_get(step(params, batch, group_of_token)) for batch in self._placed()]
         ce, targets = (np.sum(np.asarray(column, np.float64), axis=0) for column in zip(*sums, strict=True))
         rows = [
@@ -90,15 +96,17 @@ class Evaluator:
             )
             for i in range(10)
         ]
-        return self._metrics(float(ce.sum() / targets.sum())), rows
+        return self._metrics(ce.sum() / targets.sum()), rows
 
     def _placed(self) -> Iterator[Batch]:
         yield from map(self._rows.place, self._batches)
 
-    def _metrics(self, loss: float) -> dict[str, float]:
+    def _metrics(self, loss: np.ndarray) -> dict[str, np.ndarray]:
         bits_per_byte = loss / math.log(2) / self._store.split.bytes_per_token
-        perplexity = {"eval/perplexity": math.exp(loss)} if loss < 700 else {}  # beyond, exp overflows
-        return {"eval/loss": loss, "eval/bits_per_byte": bits_per_byte} | perplexity
+        with np.errstate(over="ignore"):
+            perplexity = np.exp(loss)
+        rest = {} if np.isinf(perplexity).any() else {"eval/perplexity": perplexity}
+        return {"eval/loss": loss, "eval/bits_per_byte": bits_per_byte} | rest
 
 
 class Decile(NamedTuple):
@@ -207,7 +215,8 @@ def evaluate_run(
         f"tokens_dir={tokens_dir}: its vocabulary is not the run's; prepare it with "
         f"--vocabulary={Path(config.data.tokens_dir, VOCABULARY)} --vocab_size={trained_on.manifest.vocab_size}",
     )
-    evaluator = Evaluator(config, store, sharding.make_mesh(MeshConfig(data=1)))
-    metrics, rows = evaluator.by_frequency(run.state, trained_on.token_counts())
+    evaluator = Evaluator(program(config, sharding.make_mesh(MeshConfig(data=1))), config, store)
+    found, rows = evaluator.by_frequency(run.state, trained_on.token_counts())
+    metrics = {name: float(value) for name, value in found.items()}
     metrics["eval/unigram_entropy"] = store.split.unigram_entropy
     return Evaluation(run.step, store.manifest.source["task"], split, metrics, rows)

@@ -6,8 +6,9 @@ are made, activations where they arise; the state of an optimizer is asked (`log
 """
 
 import math
+import typing
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxopt_lm import model
 from jaxopt_lm.config import MESH_AXES, MeshConfig, TrainConfig
 from jaxopt_lm.errors import require
+from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.training.loss import Batch
-from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState, init_state, make_train_step
+
+_State = TypeVar("_State")
 
 RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
@@ -128,18 +131,23 @@ def logical_axes(f: Callable[[Any], Any], shapes: Any, labels: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(here), axes)
 
 
-def abstract_state(config: TrainConfig, mesh: Mesh) -> TrainState:
+def layout(decoder: ModelConfig, mesh: Mesh, init: Callable[[Any], _State]) -> _State:
     """The state of a run on a mesh, with a `jax.ShapeDtypeStruct` that has its sharding in place of each array.
+
+    Args:
+      decoder: the model.
+      mesh: the devices.
+      init: from parameters to the state.
 
     Raises:
       InputError: a mesh axis does not divide an axis of a parameter, or float64 is asked for and jax has none.
     """
-    wide = "float64" in (config.model.param_dtype, config.model.compute_dtype)
+    wide = "float64" in (decoder.param_dtype, decoder.compute_dtype)
     require(
         not wide or jax.dtypes.canonicalize_dtype("float64") == "float64",
         "model dtype float64: jax has it switched off; set the environment variable JAX_ENABLE_X64=1",
     )
-    shapes, labels = model.shapes(config.model), model.labels(config.model)
+    shapes, labels = model.shapes(decoder), model.labels(decoder)
     for (path, x), label in zip(jax.tree.leaves_with_path(shapes), jax.tree.leaves(labels), strict=True):
         for name, size, mesh_axes in zip(label.axes, x.shape, spec(label.axes), strict=True):
             divisor = _size(mesh, mesh_axes)
@@ -149,19 +157,32 @@ def abstract_state(config: TrainConfig, mesh: Mesh) -> TrainState:
                 f"{'/'.join(key.key for key in path)}; give a divisor of {size}",
             )
 
-    def state(params):
-        return init_state(config.model, HParams.of(config), jax.random.key(0), params)
-
     def where(x, axes):
         wanted = spec(axes)
         fits = [entry if size % _size(mesh, entry) == 0 else None for size, entry in zip(x.shape, wanted, strict=True)]
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*fits)))
 
-    return jax.tree.map(where, jax.eval_shape(state, shapes), logical_axes(state, shapes, labels))
+    return jax.tree.map(where, jax.eval_shape(init, shapes), logical_axes(init, shapes, labels))
+
+
+def with_members(members: int, x: jax.ShapeDtypeStruct, axis: int | None) -> jax.ShapeDtypeStruct:
+    """What a population has in place of one run's array: all members of it on every device that has some of it.
+
+    Args:
+      members: of the population.
+      x: of one run, with its sharding.
+      axis: 0; None: one array for all.
+    """
+    if axis is None:
+        return x
+    where = typing.cast(NamedSharding, x.sharding)
+    return jax.ShapeDtypeStruct(
+        (members, *x.shape), x.dtype, sharding=NamedSharding(where.mesh, PartitionSpec(None, *where.spec))
+    )
 
 
 def abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
-    """A batch of a run on a mesh, as `abstract_state` has the state."""
+    """A batch of a run on a mesh, as `layout` has the state."""
     shape, where = (config.global_batch_size, config.length), batch_sharding(mesh)
     batch = Batch(jnp.int32, jnp.float32)
     return jax.tree.map(lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where), batch)
@@ -170,26 +191,6 @@ def abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
 def shardings(tree: Any) -> Any:
     """The sharding of every array, abstract or not, of a tree."""
     return jax.tree.map(lambda x: x.sharding, tree)
-
-
-def jit_init(config: TrainConfig, layout: TrainState) -> Callable[..., TrainState]:
-    """`init(params=None)`: the first state, of drawn parameters or of these; made where `layout` says, never whole."""
-
-    def init(params: model.Params | None = None) -> TrainState:
-        return init_state(config.model, HParams.of(config), jax.random.key(config.seed), params)
-
-    return jax.jit(init, out_shardings=shardings(layout))
-
-
-def jit_train_step(
-    config: TrainConfig, mesh: Mesh, layout: TrainState, options: TelemetryOptions | None = None
-) -> jax.stages.Wrapped:
-    """The train step, jitted, on a mesh: `step(state, batch, hparams) -> (state, metrics)`.
-
-    The state is donated and stays where `layout`, which `abstract_state` made, says.
-    """
-    step = make_train_step(config.model, config.num_microbatches, options, placement(mesh))
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings(layout), replicated(mesh)))
 
 
 def _size(mesh: Mesh, entry: Any) -> int:

@@ -1,8 +1,8 @@
-"""The train step and the evaluation step: pure functions, jitted by whoever calls them.
+"""The train step and the evaluation step: pure functions, jitted in `program`.
 
 `train_step(state, batch, hparams) -> (state, metrics)`. The hyperparameters are an argument: the optimizer and the
 schedule are built inside the trace from traced numbers, so a sweep vmaps over `hparams` and nothing is recompiled when
-a number changes. What the step branches on lies in `ModelConfig` and in the structure of `hparams`.
+a number changes. What the step branches on is in `ModelConfig` and in the structure of `hparams`.
 """
 
 import functools
@@ -51,11 +51,19 @@ class HParams(NamedTuple):
 
     @classmethod
     def of(cls, config: TrainConfig) -> "HParams":
-        return cls(*(getattr(config, name) for name in cls._fields))._replace(seed=np.uint32(config.seed))
+        """The numbers of a config. What means a real number is one, whether it was written 1 or 1.0."""
+        numbers = cls(*(getattr(config, name) for name in cls._fields))._replace(seed=np.uint32(config.seed))
+        return jax.tree.map_with_path(_real, numbers)
 
     def multiplier(self, step: jax.Array) -> jax.Array:
         """The schedule's value for the update after `step` updates."""
         return self.schedule.multiplier(step, self.num_train_steps, self.optimizer.calibration_steps)
+
+
+def _real(path: tuple[Any, ...], number: Any) -> Any:
+    """A number, as a float unless it counts steps."""
+    counts = str(getattr(path[-1], "name", "")).endswith("_steps")
+    return float(number) if isinstance(number, int) and not counts else number
 
 
 class TrainState(NamedTuple):
@@ -77,9 +85,9 @@ def _optimizer(hparams: HParams, multiplier: ArrayLike, labels: Any) -> optax.Gr
     return tx if hparams.max_grad_norm is None else optax.chain(clip_by_global_norm(hparams.max_grad_norm), tx)
 
 
-def init_state(config: ModelConfig, hparams: HParams, key: jax.Array, params: model.Params | None = None) -> TrainState:
-    """The state before the first step: of `params`, or of parameters drawn from `key`."""
-    params = model.init(config, key) if params is None else params
+def init_state(config: ModelConfig, hparams: HParams, params: model.Params | None = None) -> TrainState:
+    """The state before the first step: of `params`, or of parameters drawn by the seed."""
+    params = model.init(config, jax.random.key(hparams.seed)) if params is None else params
     return TrainState(jnp.zeros((), jnp.int32), params, _optimizer(hparams, 0.0, model.labels(config)).init(params))
 
 

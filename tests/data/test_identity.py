@@ -19,7 +19,7 @@ from jaxopt_lm.dumps import to_json
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.processes import StopSignals
 from jaxopt_lm.runs.folder import RunFolder
-from jaxopt_lm.training.loop import ensure_tokens
+from jaxopt_lm.training.tokens import ensure_tokens
 from tests.conftest import write_tokens
 
 

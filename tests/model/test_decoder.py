@@ -148,7 +148,7 @@ def test_recorded_training_run(recorded, dtype, request):
         seed=0,
     )
     params = from_torch(recorded["init"], "w", np.dtype(dtype))
-    fresh = init_state(config, hparams, jax.random.key(0))
+    fresh = init_state(config, hparams)
     state = TrainState(fresh.step, params, fresh.opt_state)
     step = jax.jit(make_train_step(config), donate_argnums=0)
     losses, norms, rates = [], [], []
@@ -193,7 +193,7 @@ def test_recorded_query_key_norm(scan_layers):
         max_grad_norm=None,
         seed=0,
     )
-    state = init_state(config, hparams, jax.random.key(0), params)
+    state = init_state(config, hparams, params)
     state, metrics = jax.jit(make_train_step(config))(state, whole(recorded["tokens"]), hparams)
     np.testing.assert_allclose(metrics["train/loss"], recorded["ce"], rtol=1e-11)
     np.testing.assert_allclose(metrics["train/log_z_squared"], recorded["log_z_squared"], rtol=1e-11)

@@ -22,6 +22,7 @@ from jaxopt_lm.optimizers import block_adam
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.runs.checkpoints import Checkpoints
 from jaxopt_lm.training import sharding
+from jaxopt_lm.training.program import program
 from jaxopt_lm.training.step import HParams
 from tests.optimizers.worlds import config_of, with_narrow_momenta
 
@@ -67,17 +68,16 @@ def config_for(optimizer: str, dtype: str, **changes) -> TrainConfig:
 def train(config: TrainConfig, *, padded: bool = False):
     """(state, losses) after some steps; the state lies where it lay at first, moments as their parameters do."""
     mesh = sharding.make_mesh(config.mesh)
-    layout = sharding.abstract_state(config, mesh)
     rows, rng, losses = sharding.Rows(mesh, config.global_batch_size), np.random.default_rng(0), []
-    state = sharding.jit_init(config, layout)()
-    step = sharding.jit_train_step(config, mesh, layout)
+    run, hparams = program(config, mesh), HParams.of(config)
+    state = run.init(hparams)
     where = sharding.shardings(state)
     for _ in range(STEPS):
         tokens = rng.integers(0, 64, (config.global_batch_size, config.length)).astype(np.int32)
         is_target = np.ones(tokens.shape, np.float32)
         if padded:  # unevenly, so that a mean of microbatches' means is another number
             is_target[np.arange(config.length) >= rng.integers(1, config.length, (len(tokens), 1))] = 0
-        state, metrics = step(state, rows.place((tokens, is_target)), HParams.of(config))
+        state, metrics = run.step(state, rows.place((tokens, is_target)), hparams)
         losses.append(float(metrics["train/loss"]))
     same = jax.tree.map(lambda x, first: x.sharding.is_equivalent_to(first, x.ndim), state, where)
     assert all(jax.tree.leaves(same))
@@ -144,7 +144,7 @@ def restore(optimizer: str, dtype: str, meshes: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             with Checkpoints(Path(folder, "checkpoints"), CheckpointConfig()) as checkpoints:
                 checkpoints.save(STEPS, state, {})
-            layout = sharding.abstract_state(config, sharding.make_mesh(after))
+            layout = program(config, sharding.make_mesh(after)).layout
             with Checkpoints(Path(folder, "checkpoints"), CheckpointConfig()) as checkpoints:
                 restored, _ = checkpoints.restore(STEPS, layout)
         assert_close(restored, state, 0, f"{optimizer} from {before} to {after}")
@@ -180,14 +180,12 @@ def zipfian(tied: bool, compute_dtype: str, **changes) -> TrainConfig:
 
 def gradients(config: TrainConfig, params=None):
     """Of the real step, for tokens of which the r-th is 1 / r as frequent as the first."""
-    mesh = sharding.make_mesh(config.mesh)
-    layout = sharding.abstract_state(config, mesh)
+    run, hparams = program(config), HParams.of(config)
     frequency = 1 / np.arange(1, 65)
     shape = config.global_batch_size, config.length
     tokens = np.random.default_rng(0).choice(64, shape, p=frequency / frequency.sum()).astype(np.int32)
-    batch = sharding.Rows(mesh, config.global_batch_size).place((tokens, np.ones(shape, np.float32)))
-    state = sharding.jit_init(config, layout)(params)
-    state, _ = sharding.jit_train_step(config, mesh, layout)(state, batch, HParams.of(config))
+    batch = sharding.Rows(run.mesh, config.global_batch_size).place((tokens, np.ones(shape, np.float32)))
+    state, _ = run.step(run.init(hparams, params), batch, hparams)
     return optax.tree.get(state.opt_state, "mu")
 
 
@@ -210,10 +208,8 @@ def bfloat16() -> None:
 
 def compiled(config: TrainConfig):
     """The train step, compiled from shapes alone."""
-    mesh = sharding.make_mesh(config.mesh)
-    layout = sharding.abstract_state(config, mesh)
-    step = sharding.jit_train_step(config, mesh, layout)
-    return step.lower(layout, sharding.abstract_batch(config, mesh), HParams.of(config)).compile()
+    run = program(config)
+    return run.step.lower(run.layout, sharding.abstract_batch(config, run.mesh), HParams.of(config)).compile()
 
 
 def microbatches() -> None:

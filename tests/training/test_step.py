@@ -36,7 +36,7 @@ def some_batch(key=0, padded=False) -> Batch:
 
 
 def run(config, hparams, steps=3, num_microbatches=1, padded=False):
-    state = init_state(config, hparams, jax.random.key(0))
+    state = init_state(config, hparams)
     step = jax.jit(make_train_step(config, num_microbatches), donate_argnums=0)
     lines = []
     for number in range(steps):
@@ -58,7 +58,7 @@ def test_every_optimizer_trains_at_its_default_rate(name):
     def train(state):
         return jax.lax.scan(lambda state, _: step(state, some_batch(), hparams), state, length=steps)
 
-    state, metrics = train(init_state(config, hparams, jax.random.key(0)))
+    state, metrics = train(init_state(config, hparams))
     assert int(state.step) == steps
     for metric, values in metrics.items():
         assert np.isfinite(values).all(), metric
@@ -69,7 +69,7 @@ def test_telemetry_is_computed_when_it_is_due():
     config = dataclasses.replace(TINY_MODEL, num_layers=1)
     options = TelemetryOptions(every_steps=2, token_counts=np.arange(64))
     step = jax.jit(make_train_step(config, options=options))
-    state, seen, metrics = init_state(config, HPARAMS, jax.random.key(0)), [], {}
+    state, seen, metrics = init_state(config, HPARAMS), [], {}
     for number in range(4):
         state, metrics = step(state, some_batch(number), HPARAMS)
         seen.append(float(metrics["telemetry/effective_learning_rate/head/median"]))
@@ -93,11 +93,11 @@ def test_sophia_estimates_in_a_conditional_of_a_population_too(name):
     config = dataclasses.replace(TINY_MODEL, num_layers=1)
     members = [HPARAMS._replace(optimizer=OPTIMIZERS[name](learning_rate=rate)) for rate in (1e-3, 3e-3)]
     hparams = jax.tree.map(lambda *xs: jnp.asarray(xs), *members)
-    shapes = jax.eval_shape(lambda: init_state(config, members[0], jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: init_state(config, members[0]))
     counters = jax.tree.map(lambda x: None if x.ndim == 0 and jnp.issubdtype(x.dtype, jnp.integer) else 0, shapes)
 
     def program(axes):
-        state = jax.vmap(lambda h: init_state(config, h, jax.random.key(0)), out_axes=axes)(hparams)
+        state = jax.vmap(lambda h: init_state(config, h), out_axes=axes)(hparams)
         step = jax.vmap(make_train_step(config), in_axes=(axes, None, 0), out_axes=(axes, 0))
         return hlo(jax.jit(step).lower(state, some_batch(), hparams))
 
@@ -120,7 +120,7 @@ def sophia_steps(batches, seed=0, learning_rate=1e-3):
     config = dataclasses.replace(TINY_MODEL, num_layers=1, param_dtype="float64", compute_dtype="float64")
     optimizer = OPTIMIZERS["sophia"](learning_rate=learning_rate, interval=1, b2=0.0, rho=0.04)
     hparams = HPARAMS._replace(optimizer=optimizer, seed=np.uint32(seed))
-    step, states, rates = jax.jit(make_train_step(config)), [init_state(config, hparams, jax.random.key(0))], []
+    step, states, rates = jax.jit(make_train_step(config)), [init_state(config, hparams)], []
     for batch in batches:
         state, metrics = step(states[-1], batch, hparams)
         states.append(state)
@@ -161,7 +161,7 @@ def test_every_estimate_has_draws_of_its_own(x64):
 def test_a_calibration_moves_nothing_and_then_the_schedule_begins():
     optimizer = OPTIMIZERS["frozen"](calibration_steps=3, learning_rate=1e-2, weight_decay=0.1)
     hparams = HPARAMS._replace(optimizer=optimizer, num_train_steps=8)
-    before = init_state(TINY_MODEL, hparams, jax.random.key(0)).params
+    before = init_state(TINY_MODEL, hparams).params
     still, lines = run(TINY_MODEL, hparams, steps=3)
     chex.assert_trees_all_equal(still.params, before)
     assert [line["learning_rate"] for line in lines] == [0.0] * 3
@@ -202,7 +202,7 @@ def test_microbatches_are_the_whole_batch(num_microbatches, padded, x64):
 def test_metrics_say_what_they_are(x64):
     config = dataclasses.replace(TINY_MODEL, num_layers=1, param_dtype="float64", compute_dtype="float64")
     hparams = HPARAMS._replace(optimizer=OPTIMIZERS["sgdw"](learning_rate=0.5, momentum=0.0), z_loss=0.25)
-    state, batch = init_state(config, hparams, jax.random.key(0)), some_batch()
+    state, batch = init_state(config, hparams), some_batch()
 
     def loss(params):
         logits = model.logits(config, params, batch.tokens)[:, :-1]
@@ -250,16 +250,16 @@ def test_one_program_for_all_numbers_and_a_population(name):
     ]
     solo_step, solo = jax.jit(step), []
     for hparams in chosen:
-        state = init_state(config, hparams, jax.random.key(0))
+        state = init_state(config, hparams)
         for number in range(2):
             state, _ = solo_step(state, some_batch(number), hparams)
         solo.append(state)
     assert solo_step._cache_size() == 1
 
     hparams = jax.tree.map(lambda *xs: jnp.asarray(xs), *chosen)
-    shapes = jax.eval_shape(lambda: init_state(config, chosen[0], jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: init_state(config, chosen[0]))
     axes = jax.tree.map(lambda x: None if x.ndim == 0 and jnp.issubdtype(x.dtype, jnp.integer) else 0, shapes)
-    init = jax.vmap(lambda h: init_state(config, h, jax.random.key(0)), out_axes=axes)
+    init = jax.vmap(lambda h: init_state(config, h), out_axes=axes)
     population = jax.jit(jax.vmap(step, in_axes=(axes, None, 0), out_axes=(axes, 0)))
     state = init(hparams)
     for number in range(2):

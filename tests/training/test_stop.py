@@ -23,7 +23,7 @@ from jaxopt_lm.optimizers.schedules import ConstantConfig
 from jaxopt_lm.processes import StopSignals, StopTogether
 from jaxopt_lm.runs.checkpoints import Checkpoints
 from jaxopt_lm.runs.read import read_metrics, saved_steps
-from jaxopt_lm.training import loop
+from jaxopt_lm.training import run, setup, tokens
 from jaxopt_lm.training.evaluation import evaluate_run
 from tests.conftest import TINY_MODEL, timeless
 
@@ -58,7 +58,7 @@ def whole(tmp_path_factory, tokens_dir):
     """State and lines of the run that nothing stops."""
     config = short_run(tmp_path_factory.mktemp("whole"), tokens_dir)
     with jax.numpy_dtype_promotion("standard"):
-        return loop.train(config, Console(quiet=True)).state, timeless(config.workdir)
+        return run.train(config, Console(quiet=True)).state, timeless(config.workdir)
 
 
 def during_evaluation(monkeypatch, number: int, action) -> list[int]:
@@ -89,7 +89,7 @@ def test_a_stop_during_an_evaluation_saves_its_step_and_the_evaluation_is_made_u
 ):
     read, output = during_evaluation(monkeypatch, evaluation, lambda: signal.raise_signal(number)), io.StringIO()
     with pytest.raises(RAISED[number]) as raised:
-        loop.train(config, Console(file=output, width=200))
+        run.train(config, Console(file=output, width=200))
     assert getattr(raised.value, "code", None) == (143 if number == signal.SIGTERM else None)
     assert read == [0, 1]
     assert f"{signal.Signals(number).name} heard: stopping after this step or batch of an eval" in output.getvalue()
@@ -101,7 +101,7 @@ def test_a_stop_during_an_evaluation_saves_its_step_and_the_evaluation_is_made_u
         assert "eval/loss" not in newest_line(config)
     assert not Path(config.workdir, "result.json").exists()
     monkeypatch.undo()
-    result = loop.train(config, Console(quiet=True))
+    result = run.train(config, Console(quiet=True))
     assert (result.status, result.signal) == ("completed", None)
     state, lines = whole
     assert timeless(config.workdir) == lines
@@ -112,10 +112,10 @@ def test_an_evaluation_that_is_made_up_may_be_stopped_too(config, whole, monkeyp
     for number in (1, 0):  # the second run begins with the evaluation of step 4
         during_evaluation(monkeypatch, number, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            loop.train(config, Console(quiet=True))
+            run.train(config, Console(quiet=True))
         monkeypatch.undo()
         assert (newest_line(config)["step"], saved_steps(Path(config.workdir, "checkpoints"))) == (4, [4])
-    loop.train(config, Console(quiet=True))
+    run.train(config, Console(quiet=True))
     assert timeless(config.workdir) == whole[1]
 
 
@@ -123,7 +123,7 @@ def test_a_loop_over_runs_ends(config, tmp_path, monkeypatch):
     during_evaluation(monkeypatch, 1, lambda: signal.raise_signal(signal.SIGINT))
     runs = (dataclasses.replace(config, workdir=str(tmp_path / name)) for name in ("first", "second"))
     with pytest.raises(KeyboardInterrupt):
-        list(map(loop.train, runs))
+        list(map(run.train, runs))
     assert saved_steps(tmp_path / "first" / "checkpoints") == [4]
     assert not (tmp_path / "second").exists()
 
@@ -135,7 +135,7 @@ def test_a_handler_of_the_callers_is_called_once_the_state_is_saved(config, monk
         signal.SIGTERM, lambda number, _: found.append((number, saved_steps(Path(config.workdir, "checkpoints"))))
     )
     try:
-        result = loop.train(config, Console(quiet=True))
+        result = run.train(config, Console(quiet=True))
     finally:
         signal.signal(signal.SIGTERM, before)
     assert found == [(signal.SIGTERM, [4])]
@@ -151,20 +151,20 @@ def test_a_signal_during_the_last_save_comes_too_late_to_interrupt(config, monke
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Checkpoints, "save", save)
-    result = loop.run(config, Console(quiet=True))
+    result = run.run(config, Console(quiet=True))
     assert (result.status, result.step, result.signal, result.exit_code) == ("completed", 8, signal.SIGINT, 0)
     Path(config.workdir, "checkpoints", "8").rename(Path(config.workdir, "gone"))
     with pytest.raises(KeyboardInterrupt):
-        loop.train(config, Console(quiet=True))
+        run.train(config, Console(quiet=True))
     assert json.loads(Path(config.workdir, "result.json").read_text())["status"] == "completed"
     assert saved_steps(Path(config.workdir, "checkpoints")) == [8]
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(loop, "TokenStore"), (Checkpoints, "restore")], ids=["tokens_are_verified", "restoring"]
+    ("owner", "name"), [(setup, "TokenStore"), (Checkpoints, "restore")], ids=["tokens_are_verified", "restoring"]
 )
 def test_where_nothing_is_to_be_saved_a_signal_acts_at_once(config, monkeypatch, owner, name):
-    loop.train(config, Console(quiet=True))
+    run.train(config, Console(quiet=True))
     lines, after = timeless(config.workdir), []
     real = getattr(owner, name)
 
@@ -174,21 +174,26 @@ def test_where_nothing_is_to_be_saved_a_signal_acts_at_once(config, monkeypatch,
 
     monkeypatch.setattr(owner, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(config, Console(quiet=True))
+        run.train(config, Console(quiet=True))
     assert after == []
     assert timeless(config.workdir) == lines
 
 
 def test_a_signal_while_the_first_state_is_compiled_is_remembered(config, monkeypatch):
     """An exception amid compiling crashes the process."""
-    real, output = loop.sharding.jit_init, io.StringIO()
+    real, output = run.setup, io.StringIO()
 
-    def jit_init(*args):
-        signal.raise_signal(signal.SIGINT)
-        return real(*args)
+    def interrupted(config):
+        ready = real(config)
 
-    monkeypatch.setattr(loop.sharding, "jit_init", jit_init)
-    result = loop.run(config, Console(file=output, width=200))
+        def init(*args):
+            signal.raise_signal(signal.SIGINT)
+            return ready.program.init(*args)
+
+        return ready._replace(program=dataclasses.replace(ready.program, init=init))
+
+    monkeypatch.setattr(run, "setup", interrupted)
+    result = run.run(config, Console(file=output, width=200))
     assert (result.status, result.step, result.exit_code) == ("interrupted", 0, 130)
     assert list(read_metrics(config.workdir)) == []
     assert "SIGINT heard: stopping before the first step; a second ends at once" in output.getvalue()
@@ -207,7 +212,7 @@ def test_a_signal_while_tokens_are_prepared(config, tmp_path, monkeypatch):
         def communicate(self, timeout):
             if self.returncode is None:
                 signal.raise_signal(signal.SIGINT)
-                raise loop.subprocess.TimeoutExpired("prepare", timeout)
+                raise tokens.subprocess.TimeoutExpired("prepare", timeout)
             return "", ""
 
         def terminate(self):
@@ -218,11 +223,11 @@ def test_a_signal_while_tokens_are_prepared(config, tmp_path, monkeypatch):
 
         def __exit__(self, *exception): ...
 
-    monkeypatch.setattr(loop.subprocess, "Popen", Child)
+    monkeypatch.setattr(tokens.subprocess, "Popen", Child)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, tokens_dir=str(tmp_path / "none")))
     output = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
-        loop.train(config, Console(file=output, width=200))
+        run.train(config, Console(file=output, width=200))
     assert [child.returncode for child in children] == [-signal.SIGTERM]
     assert "SIGINT heard: ending the preparation of the tokens; a second ends at once" in output.getvalue()
     assert not Path(config.workdir, "checkpoints").exists()
@@ -238,15 +243,15 @@ def test_several_processes_poll_before_every_batch_and_after_every_step(config, 
 
     monkeypatch.setattr(processes, "_polls", itertools.count(1))
     monkeypatch.setattr(processes.multihost_utils, "reached_preemption_sync_point", reached)
-    monkeypatch.setattr(loop, "StopSignals", StopTogether)
+    monkeypatch.setattr(run, "StopSignals", StopTogether)
     read, output = during_evaluation(monkeypatch, 1, lambda: None), io.StringIO()
     with pytest.raises(SystemExit) as raised:
-        loop.train(config, Console(file=output, width=200))
+        run.train(config, Console(file=output, width=200))
     assert raised.value.code == 143
     assert read == [0, 1]
     assert "SIGTERM heard by one of the processes: all stop here, with the state saved" in output.getvalue()
     assert (newest_line(config)["step"], saved_steps(Path(config.workdir, "checkpoints"))) == (4, [4])
-    loop.train(config, Console(quiet=True))
+    run.train(config, Console(quiet=True))
     assert timeless(config.workdir) == whole[1]
     assert polls == list(range(1, at + 1 + (1 + 11 + 4 + 11)))
 
@@ -277,7 +282,7 @@ def test_a_signal_is_told_while_the_main_thread_computes_in_c():
 
 
 def test_an_evaluation_called_from_python_is_interrupted_between_batches(config, monkeypatch):
-    loop.train(config, Console(quiet=True))
+    run.train(config, Console(quiet=True))
     read = during_evaluation(monkeypatch, 0, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         evaluate_run(config.workdir)

@@ -1,0 +1,71 @@
+"""Runs of one structure side by side in one program: a *population*, whose arrays have a member axis in front.
+
+Counters, the integer scalars of a state, are those of all members and have none. A conditional on one, Sophia's every
+k-th step say, then stays a conditional under `vmap`; batched, it would become a select, computed at every step.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_lm.training.step import HParams
+
+_T = TypeVar("_T")
+
+
+def stack(members: Sequence[_T]) -> _T:
+    """The members' trees, `HParams` or states of the same step, as one of a population.
+
+    Every leaf [...] becomes [members, ...], but for integer scalars that are equal in all: they stay one, the seed of
+    `HParams` apart. Numbers that differ only as integers do not (durations in steps) have a member axis too, and what
+    branches on one of them is computed at every step.
+    """
+    together: Any = jax.tree.map(_stacked, *members)
+    if isinstance(together, HParams):
+        together = together._replace(seed=jnp.stack([jnp.asarray(member.seed) for member in members]))  # pyright: ignore[reportAttributeAccessIssue]
+    return together
+
+
+def _stacked(*xs: Any) -> jax.Array:
+    arrays = [jnp.asarray(x) for x in xs]
+    shared = _is_counter(arrays[0]) and all(int(x) == int(arrays[0]) for x in arrays)
+    return arrays[0] if shared else jnp.stack(arrays)
+
+
+def member(population: _T, index: int) -> _T:
+    """One member of a population's tree: of its state, metrics or `HParams`."""
+    return jax.tree.map(lambda x: x if x.ndim == 0 else x[index], population)
+
+
+def _is_counter(x: Any) -> bool:
+    return x.ndim == 0 and jnp.issubdtype(x.dtype, jnp.integer)
+
+
+def axes(member_state: Any) -> Any:
+    """The tree with 0 in place of each array that a population has one of for every member, None for its counters."""
+    return jax.tree.map(lambda x: None if _is_counter(x) else 0, member_state)
+
+
+def over_members(
+    init: Callable[..., Any], step: Callable[..., Any], state: Any
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`init(hparams, params)` and `step(state, batch, hparams)` of a population, whose members share the batch.
+
+    Args:
+      init: of one member.
+      step: of one member.
+      state: shapes and dtypes of one member's.
+    """
+    kept = axes(state)
+
+    def init_all(hparams: HParams, params: Any = None) -> Any:
+        given = jax.tree.map(lambda x: 0 if x.ndim else None, hparams)
+        return jax.vmap(init, in_axes=(given, None), out_axes=kept)(hparams, params)
+
+    def step_all(states: Any, batch: Any, hparams: HParams) -> Any:
+        given = jax.tree.map(lambda x: 0 if x.ndim else None, hparams)
+        return jax.vmap(step, in_axes=(kept, None, given), out_axes=(kept, 0))(states, batch, hparams)
+
+    return init_all, step_all

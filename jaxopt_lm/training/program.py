@@ -1,0 +1,116 @@
+"""A run's compiled functions. They depend on the structure of its config and on the mesh; numbers are their arguments.
+
+Two runs of one process whose configs differ in nothing but numbers (rates, betas, seeds, lengths of the schedule) have
+the same `Program`, and what one of them has compiled serves the other.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_lm import model
+from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.optimizers import eval_params
+from jaxopt_lm.training import population, sharding
+from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState, init_state, make_eval_step, make_train_step
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """What runs on the devices; jitted, compiled when first called with arguments of some shapes.
+
+    With `members`, all are of a population: see `population.stack` for its `HParams`.
+
+    Attributes:
+      mesh: the devices.
+      members: of a population; None: one run.
+      layout: the state with a `jax.ShapeDtypeStruct`, that has its sharding, in place of each array.
+      init: `init(hparams, params=None) -> state`: the state before the first step, of parameters drawn by the seed in
+        `hparams`, or of these; made where `layout` says, never whole on one device of many.
+      step: `step(state, batch, hparams) -> (state, metrics)`, see `make_train_step`; the state is donated.
+      eval_params: `eval_params(state) -> params`: those that are to be evaluated, see `optimizers.eval_params`.
+      evaluate: `evaluate(params, batch) -> (sum of cross-entropy in nats, number of targets)`.
+    """
+
+    mesh: jax.sharding.Mesh
+    members: int | None
+    layout: TrainState
+    init: jax.stages.Wrapped
+    step: jax.stages.Wrapped
+    eval_params: Callable[[TrainState], Any]
+    evaluate: jax.stages.Wrapped
+
+
+def program(
+    config: TrainConfig,
+    mesh: jax.sharding.Mesh | None = None,
+    token_counts: np.ndarray | None = None,
+    members: int | None = None,
+) -> Program:
+    """The program of a config's structure, the same object for every config that shares it.
+
+    Args:
+      config: of a run; what is not structure is not looked at.
+      mesh: the devices; None: those that the config asks for.
+      token_counts: occurrences of every vocabulary entry in the training text, for telemetry by frequency.
+      members: of a population; None: one run.
+
+    Raises:
+      InputError: a mesh axis does not divide an axis of a parameter, or float64 is asked for and jax has none.
+    """
+    mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
+    hparams = HParams.of(config)
+    every = config.logging.telemetry_every_steps
+    counts = None if token_counts is None or every is None else (token_counts.dtype.str, token_counts.tobytes())
+    structure = jax.tree.structure(hparams)
+    # Equal values of different types, 1 and True, are other structures; and so are user's own classes that look alike.
+    key = (config.model, config.num_microbatches, every, counts, structure, repr((config.model, structure)), mesh)
+    key = *key, members, jax.config.read("jax_enable_x64")
+    if key not in _built:
+        options = TelemetryOptions(every, token_counts) if every else None
+        _built[key] = _build(config.model, config.num_microbatches, options, hparams, mesh, members)
+    return _built[key]
+
+
+_built: dict[Any, Program] = {}
+
+
+def _build(
+    decoder: model.ModelConfig,
+    num_microbatches: int,
+    options: TelemetryOptions | None,
+    hparams: HParams,
+    mesh: jax.sharding.Mesh,
+    members: int | None,
+) -> Program:
+    """`hparams`: of any numbers, which are traced."""
+    place = sharding.placement(mesh)
+    init = functools.partial(init_state, decoder)
+    layout = sharding.layout(decoder, mesh, functools.partial(jax.jit(init), hparams))
+    step = make_train_step(decoder, num_microbatches, options, place)
+    evaluate, params_of = make_eval_step(decoder, place), _eval_params
+    if members is not None:
+        axes = population.axes(layout)
+        init, step = population.over_members(init, step, layout)
+        params_of = jax.vmap(params_of, in_axes=(axes,))
+        evaluate = jax.vmap(evaluate, in_axes=(0, None), out_axes=(0, None))
+        layout = jax.tree.map(functools.partial(sharding.with_members, members), layout, axes)
+    everywhere = sharding.replicated(mesh)
+    where = sharding.shardings(layout)
+    return Program(
+        mesh=mesh,
+        members=members,
+        layout=layout,
+        init=jax.jit(init, out_shardings=where),
+        step=jax.jit(step, donate_argnums=0, out_shardings=(where, everywhere)),
+        eval_params=params_of,
+        evaluate=jax.jit(evaluate, out_shardings=everywhere),
+    )
+
+
+def _eval_params(state: TrainState) -> Any:
+    return eval_params(state.opt_state, state.params)
