@@ -27,7 +27,7 @@ from jaxopt_lm.model.summary import flops_per_token
 from jaxopt_lm.plan import PlanArguments
 from jaxopt_lm.planning.plan import stand_in_counts
 from jaxopt_lm.training import sharding
-from jaxopt_lm.training.program import program
+from jaxopt_lm.training.program import Program
 from jaxopt_lm.training.step import HParams
 
 
@@ -58,7 +58,7 @@ def main() -> None:
         mesh.size == arguments.devices,
         f"devices={arguments.devices}: the mesh has {mesh.size} here; give --devices={mesh.size}",
     )
-    built = program(config, mesh, token_counts=stand_in_counts(config))
+    built = Program.of(config, mesh, token_counts=stand_in_counts(config))
     hparams = jax.tree.map(jnp.asarray, HParams.of(config))
     step = built.step.lower(built.layout, sharding.abstract_batch(config, mesh), hparams).compile()
     init = built.init.lower(hparams).compile()

@@ -24,7 +24,7 @@ from jaxopt_lm.optimizers.trees import wide_dtype
 from jaxopt_lm.planning import hlo
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.loss import Batch, summed_losses
-from jaxopt_lm.training.program import program
+from jaxopt_lm.training.program import Program
 from jaxopt_lm.training.step import HParams
 
 _REMATERIALIZED = "Involuntary full rematerialization"
@@ -87,7 +87,10 @@ def make_plan(config: TrainConfig) -> Plan:
         f"devices={jax.device_count()}: the mesh has {mesh.size}; give as many, or -1 for an axis of the mesh",
     )
     config.check_batch_divides(mesh.shape["data"], mesh.shape["fsdp"])
-    planned, batch = program(config, mesh, token_counts=stand_in_counts(config)), sharding.abstract_batch(config, mesh)
+    planned, batch = (
+        Program.of(config, mesh, token_counts=stand_in_counts(config)),
+        sharding.abstract_batch(config, mesh),
+    )
     layout = planned.layout
     lowered = planned.step.lower(layout, batch, HParams.of(config))
     with tempfile.TemporaryDirectory() as folder, _stderr() as said:

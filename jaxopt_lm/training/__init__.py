@@ -1,23 +1,36 @@
-"""From a config to a trained model: the pure step, and the loop of files, clocks and signals around it.
+"""From a config to a trained model: the pure step, the loop around it, and runs that keep a folder.
 
     from jaxopt_lm.training import train
     result = train(config)
     plt.plot(*result.history["eval/loss"])
 
-`train` is imported when first asked for.
+Without a folder: `Setup.of(config)` opens the tokens and builds the program, `fit` trains and tells an `Observer`.
+All are imported when first asked for.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jaxopt_lm.training.loop import Divergence, Due, Fitted, Observer, fit
+    from jaxopt_lm.training.program import Program
     from jaxopt_lm.training.run import Result, train
+    from jaxopt_lm.training.setup import Setup
+    from jaxopt_lm.training.step import HParams
 
-__all__ = ["Result", "train"]
+_LAZY = {
+    "loop": ("Divergence", "Due", "Fitted", "Observer", "fit"),
+    "program": ("Program",),
+    "run": ("Result", "train"),
+    "setup": ("Setup",),
+    "step": ("HParams",),
+}
+
+__all__ = ["Divergence", "Due", "Fitted", "HParams", "Observer", "Program", "Result", "Setup", "fit", "train"]
 
 
 def __getattr__(name: str):
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from jaxopt_lm.training import run
-
-    return getattr(run, name)
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ from jaxopt_lm.data.tokens import VOCABULARY, TokenStore, write_atomically
 from jaxopt_lm.errors import require, writing
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.loss import Batch
-from jaxopt_lm.training.program import Program, program
+from jaxopt_lm.training.program import Program
 from jaxopt_lm.training.saved import read_run
 from jaxopt_lm.training.step import TrainState, make_grouped_eval_step
 
@@ -215,7 +215,7 @@ def evaluate_run(
         f"tokens_dir={tokens_dir}: its vocabulary is not the run's; prepare it with "
         f"--vocabulary={Path(config.data.tokens_dir, VOCABULARY)} --vocab_size={trained_on.manifest.vocab_size}",
     )
-    evaluator = Evaluator(program(config, sharding.make_mesh(MeshConfig(data=1))), config, store)
+    evaluator = Evaluator(Program.of(config, sharding.make_mesh(MeshConfig(data=1))), config, store)
     found, rows = evaluator.by_frequency(run.state, trained_on.token_counts())
     metrics = {name: float(value) for name, value in found.items()}
     metrics["eval/unigram_entropy"] = store.split.unigram_entropy

@@ -44,36 +44,37 @@ class Program:
     eval_params: Callable[[TrainState], Any]
     evaluate: jax.stages.Wrapped
 
+    @classmethod
+    def of(
+        cls,
+        config: TrainConfig,
+        mesh: jax.sharding.Mesh | None = None,
+        token_counts: np.ndarray | None = None,
+        members: int | None = None,
+    ) -> "Program":
+        """The program of a config's structure, the same object for every config that shares it.
 
-def program(
-    config: TrainConfig,
-    mesh: jax.sharding.Mesh | None = None,
-    token_counts: np.ndarray | None = None,
-    members: int | None = None,
-) -> Program:
-    """The program of a config's structure, the same object for every config that shares it.
+        Args:
+          config: of a run; what is not structure is not looked at.
+          mesh: the devices; None: those that the config asks for.
+          token_counts: occurrences of every vocabulary entry in the training text, for telemetry by frequency.
+          members: of a population; None: one run.
 
-    Args:
-      config: of a run; what is not structure is not looked at.
-      mesh: the devices; None: those that the config asks for.
-      token_counts: occurrences of every vocabulary entry in the training text, for telemetry by frequency.
-      members: of a population; None: one run.
-
-    Raises:
-      InputError: a mesh axis does not divide an axis of a parameter, or float64 is asked for and jax has none.
-    """
-    mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
-    hparams = HParams.of(config)
-    every = config.logging.telemetry_every_steps
-    counts = None if token_counts is None or every is None else (token_counts.dtype.str, token_counts.tobytes())
-    structure = jax.tree.structure(hparams)
-    # Equal values of different types, 1 and True, are other structures; and so are user's own classes that look alike.
-    key = (config.model, config.num_microbatches, every, counts, structure, repr((config.model, structure)), mesh)
-    key = *key, members, jax.config.read("jax_enable_x64")
-    if key not in _built:
-        options = TelemetryOptions(every, token_counts) if every else None
-        _built[key] = _build(config.model, config.num_microbatches, options, hparams, mesh, members)
-    return _built[key]
+        Raises:
+          InputError: a mesh axis does not divide an axis of a parameter, or float64 is asked for and jax has none.
+        """
+        mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
+        hparams = HParams.of(config)
+        every = config.logging.telemetry_every_steps
+        counts = None if token_counts is None or every is None else (token_counts.dtype.str, token_counts.tobytes())
+        structure = jax.tree.structure(hparams)
+        # By its representation too: 1 and True are equal, and are other structures.
+        key = (config.model, config.num_microbatches, every, counts, structure, repr((config.model, structure)), mesh)
+        key = *key, members, jax.config.read("jax_enable_x64")
+        if key not in _built:
+            options = TelemetryOptions(every, token_counts) if every else None
+            _built[key] = _build(config.model, config.num_microbatches, options, hparams, mesh, members)
+        return _built[key]
 
 
 _built: dict[Any, Program] = {}

@@ -27,7 +27,7 @@ from jaxopt_lm.runs.metrics import MetricWriter, NoWriter
 from jaxopt_lm.runs.read import Series, read_history, read_metrics, saved_steps
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.loop import Divergence, Due, Fitted, Observer, Values, fit
-from jaxopt_lm.training.setup import Setup, setup
+from jaxopt_lm.training.setup import Setup
 from jaxopt_lm.training.step import TrainState
 from jaxopt_lm.training.tokens import ensure_tokens
 
@@ -104,7 +104,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
             begun = bool(saved_steps(Path(config.workdir, "checkpoints")))
             with stop.listening("ending the preparation of the tokens"):
                 prepared = ensure_tokens(config.data, stop, begun)
-            ready = setup(config) if prepared else None
+            ready = Setup.of(config) if prepared else None
         if ready is None:
             return Result("interrupted", 0, {}, stop.received)
         return _trained(ready, folder, console, say, stop)

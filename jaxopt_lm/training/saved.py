@@ -11,7 +11,7 @@ from jaxopt_lm.runs import integrity
 from jaxopt_lm.runs.checkpoints import read_checkpoint
 from jaxopt_lm.runs.read import read_config, saved_steps
 from jaxopt_lm.training import sharding
-from jaxopt_lm.training.program import program
+from jaxopt_lm.training.program import Program
 from jaxopt_lm.training.step import TrainState
 
 _ATTEMPTS = 5
@@ -52,7 +52,7 @@ def read_run(workdir: str | os.PathLike, step: int | None = None) -> SavedRun:
       InputError: there is no such run or checkpoint, or it is damaged.
     """
     config, folder = read_config(workdir), Path(workdir, "checkpoints")
-    target = program(config, sharding.make_mesh(MeshConfig(data=1))).layout
+    target = Program.of(config, sharding.make_mesh(MeshConfig(data=1))).layout
     for _ in range(_ATTEMPTS):
         newest = _sound_step(workdir, folder, step)
         if newest is None:

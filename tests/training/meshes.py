@@ -22,7 +22,7 @@ from jaxopt_lm.optimizers import block_adam
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.runs.checkpoints import Checkpoints
 from jaxopt_lm.training import sharding
-from jaxopt_lm.training.program import program
+from jaxopt_lm.training.program import Program
 from jaxopt_lm.training.step import HParams
 from tests.optimizers.worlds import config_of, with_narrow_momenta
 
@@ -69,7 +69,7 @@ def train(config: TrainConfig, *, padded: bool = False):
     """(state, losses) after some steps; the state lies where it lay at first, moments as their parameters do."""
     mesh = sharding.make_mesh(config.mesh)
     rows, rng, losses = sharding.Rows(mesh, config.global_batch_size), np.random.default_rng(0), []
-    run, hparams = program(config, mesh), HParams.of(config)
+    run, hparams = Program.of(config, mesh), HParams.of(config)
     state = run.init(hparams)
     where = sharding.shardings(state)
     for _ in range(STEPS):
@@ -144,7 +144,7 @@ def restore(optimizer: str, dtype: str, meshes: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             with Checkpoints(Path(folder, "checkpoints"), CheckpointConfig()) as checkpoints:
                 checkpoints.save(STEPS, state, {})
-            layout = program(config, sharding.make_mesh(after)).layout
+            layout = Program.of(config, sharding.make_mesh(after)).layout
             with Checkpoints(Path(folder, "checkpoints"), CheckpointConfig()) as checkpoints:
                 restored, _ = checkpoints.restore(STEPS, layout)
         assert_close(restored, state, 0, f"{optimizer} from {before} to {after}")
@@ -180,7 +180,7 @@ def zipfian(tied: bool, compute_dtype: str, **changes) -> TrainConfig:
 
 def gradients(config: TrainConfig, params=None):
     """Of the real step, for tokens of which the r-th is 1 / r as frequent as the first."""
-    run, hparams = program(config), HParams.of(config)
+    run, hparams = Program.of(config), HParams.of(config)
     frequency = 1 / np.arange(1, 65)
     shape = config.global_batch_size, config.length
     tokens = np.random.default_rng(0).choice(64, shape, p=frequency / frequency.sum()).astype(np.int32)
@@ -208,7 +208,7 @@ def bfloat16() -> None:
 
 def compiled(config: TrainConfig):
     """The train step, compiled from shapes alone."""
-    run = program(config)
+    run = Program.of(config)
     return run.step.lower(run.layout, sharding.abstract_batch(config, run.mesh), HParams.of(config)).compile()
 
 

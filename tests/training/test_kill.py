@@ -15,7 +15,7 @@ import pytest
 from jaxopt_lm.config import CheckpointConfig, EvalConfig, TrainConfig
 from jaxopt_lm.runs.checkpoints import Checkpoints
 from jaxopt_lm.runs.read import read_metrics
-from jaxopt_lm.training.program import program
+from jaxopt_lm.training.program import Program
 from tests import forked
 from tests.conftest import command_line, timeless, write_tokens
 
@@ -45,7 +45,7 @@ def config(tmp_path_factory) -> TrainConfig:
 
 
 def final_state(config: TrainConfig):
-    layout = program(config).layout
+    layout = Program.of(config).layout
     with Checkpoints(Path(config.workdir, "checkpoints"), config.checkpoint) as checkpoints:
         assert checkpoints.latest_step == config.num_train_steps
         return checkpoints.restore(config.num_train_steps, layout)

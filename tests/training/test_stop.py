@@ -181,7 +181,7 @@ def test_where_nothing_is_to_be_saved_a_signal_acts_at_once(config, monkeypatch,
 
 def test_a_signal_while_the_first_state_is_compiled_is_remembered(config, monkeypatch):
     """An exception amid compiling crashes the process."""
-    real, output = run.setup, io.StringIO()
+    real, output = run.Setup.of, io.StringIO()
 
     def interrupted(config):
         ready = real(config)
@@ -192,7 +192,7 @@ def test_a_signal_while_the_first_state_is_compiled_is_remembered(config, monkey
 
         return ready._replace(program=dataclasses.replace(ready.program, init=init))
 
-    monkeypatch.setattr(run, "setup", interrupted)
+    monkeypatch.setattr(run.Setup, "of", interrupted)
     result = run.run(config, Console(file=output, width=200))
     assert (result.status, result.step, result.exit_code) == ("interrupted", 0, 130)
     assert list(read_metrics(config.workdir)) == []
