@@ -42,6 +42,16 @@ ROWS: Rows = {
             "model/test_decoder.py -k recorded_query_key_norm",
         ),
         (
+            put("first * cos -", "first * cos +"),
+            "RoPE: the first half with the wrong sign",
+            "model/test_decoder.py -k recorded_query_key_norm",
+        ),
+        (
+            put("second * cos +", "second * cos -"),
+            "RoPE: the second half with the wrong sign",
+            "model/test_decoder.py -k recorded_query_key_norm",
+        ),
+        (
             drop(".astype(_wide(x_BLHK.dtype))"),
             "RoPE: angles in bfloat16",
             "model/test_decoder.py -k 'rounded or in_bfloat16'",

@@ -83,4 +83,30 @@ ROWS: Rows = {
             "training/test_step.py -k evaluation_is",
         ),
     ],
+    "training/step.py::make_grouped_eval_step.eval_step": [
+        (
+            put("target_weights(batch)", "target_weights(batch._replace(is_target=jnp.ones_like(batch.is_target)))"),
+            "evaluation by frequency: padding counts as targets",
+            "training/test_evaluation.py -k by_hand",
+        ),
+        (
+            put("[targets_T]", "[batch.tokens.reshape(-1)]"),
+            "evaluation by frequency: grouped by the token before the target",
+            "training/test_evaluation.py -k by_hand",
+        ),
+    ],
+    "training/evaluation.py::Evaluator._metrics": [
+        (
+            drop("/ math.log(2)"),
+            "evaluation: nats per byte for bits",
+            "training/test_loop.py -k a_run_and_what_it_leaves",
+        ),
+    ],
+    "training/evaluation.py::deciles.middles": [
+        (
+            drop("- counts[order] / 2"),
+            "deciles: by an entry's end, not its middle",
+            "training/test_evaluation.py -k by_hand",
+        ),
+    ],
 }
