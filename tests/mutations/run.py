@@ -103,6 +103,7 @@ def pytest_alone(folder: Path, cache: Path, output: Path, arguments: list[str]) 
     os.chdir(folder)
     os.environ["JAXOPT_LM_TEST_CACHE"] = str(cache)
     sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = False  # that of the control serves the copies
     sys.exit(pytest.main(arguments))
 
 
@@ -137,7 +138,7 @@ def run_mutation(original: Path, number: int, mutation: Mutation) -> tuple[Outco
     folder = original.parent / str(number)
     shutil.copytree(original, folder, symlinks=True)
     path = folder / mutation.file
-    path.write_text(mutation.applied(path.read_text()))  # newer than its bytecode, which the control left
+    path.write_text(mutation.applied(path.read_text()))  # newer than its bytecode, so that is not read
     outcome = run_tests(folder, selection_of(mutation))
     shutil.rmtree(folder)
     return outcome, time.monotonic() - start
