@@ -76,6 +76,25 @@ ROWS: Rows = {
             "training/test_step.py -k estimates_are",
         ),
     ],
+    "training/population.py::axes": [
+        (
+            put("None if _is_counter(x) else 0", "0"),
+            "population: a counter for every member, so that a conditional becomes a select",
+            "training/test_program.py -k conditionals",
+        ),
+    ],
+    "training/loop.py::Divergence.watch": [
+        (
+            put("self.alive & ~np.isfinite(value)", "~np.isfinite(value)"),
+            "divergence: the newest value that is not finite, not the first",
+            "training/test_fit.py -k keeps_the_first",
+        ),
+        (
+            put("np.where(self.alive, x, np.nan)", "x"),
+            "divergence: numbers of members that have diverged are told",
+            "training/test_fit.py -k keeps_the_first",
+        ),
+    ],
     "training/step.py::make_eval_step.eval_step": [
         (
             put("num_targets(batch)", "jnp.sum(batch.is_target)"),
