@@ -5,6 +5,8 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from jaxopt_lm import dumps
@@ -12,6 +14,8 @@ from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.config_io import load
 from jaxopt_lm.dumps import from_dict, to_dict
 from jaxopt_lm.errors import InputError
+from jaxopt_lm.export import ExportConfig, export
+from jaxopt_lm.model import huggingface
 from jaxopt_lm.optimizers import HybridConfig, MuonConfig
 from jaxopt_lm.runs.read import read_metrics
 from jaxopt_lm.training.evaluation import evaluate_run
@@ -28,15 +32,23 @@ def test_a_version_has_the_fields_that_it_was_given():
     assert fields() == FIELDS.read_text(), advice
 
 
-@pytest.mark.parametrize("name", ["before_versions"])
-def test_a_run_from_before_is_evaluated_and_goes_on(name, tmp_path, monkeypatch, standard_promotion, optimized):
+@pytest.mark.parametrize(("name", "version"), [("before_versions", None), ("version_2", 2)])
+def test_a_run_from_before_is_evaluated_and_goes_on(
+    name, version, tmp_path, monkeypatch, standard_promotion, optimized
+):
     """The recorded numbers of its steps after the checkpoint come out again."""
-    shutil.copytree(GOLDEN / "runs" / name, tmp_path, dirs_exist_ok=True)
+    for part in ("before_versions", name):  # the tokens are of the former
+        shutil.copytree(GOLDEN / "runs" / part, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     recorded = {line["step"]: line for line in read_metrics("run")}
     found = evaluate_run("run").metrics["eval/loss"]
     assert found == pytest.approx(recorded[10]["eval/loss"], rel=1e-5)
-    assert "version" not in json.loads(Path("run/config.json").read_text())
+    assert json.loads(Path("run/config.json").read_text()).get("version") == version
+    if load("run/config.json").model.qk_norm == "per_head":
+        export(ExportConfig(workdir="run", out="out", tokenizer=False))
+        params = huggingface.read_params("out", huggingface.read_config("out"))
+        norm = sum(float(np.square(np.asarray(x, np.float64)).sum()) for x in jax.tree.leaves(params)) ** 0.5
+        assert norm == pytest.approx(recorded[10]["params/norm"], rel=1e-6)
     result, output = quiet_train(load("run/config.json"))
     assert "resuming run from step 10" in output
     assert result.step == 20
