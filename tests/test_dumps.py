@@ -37,8 +37,8 @@ def test_a_run_from_before_is_evaluated_and_goes_on(
     name, version, tmp_path, monkeypatch, standard_promotion, optimized
 ):
     """The recorded numbers of its steps after the checkpoint come out again."""
-    for part in ("before_versions", name):  # the tokens are of the former
-        shutil.copytree(GOLDEN / "runs" / part, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(GOLDEN / "runs" / "before_versions" / "tokens", tmp_path / "tokens")
+    shutil.copytree(GOLDEN / "runs" / name / "run", tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     recorded = {line["step"]: line for line in read_metrics("run")}
     found = evaluate_run("run").metrics["eval/loss"]
