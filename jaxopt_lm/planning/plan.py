@@ -92,7 +92,8 @@ def make_plan(config: TrainConfig) -> Plan:
         sharding.abstract_batch(config, mesh),
     )
     layout = planned.layout
-    lowered = planned.step.lower(layout, batch, HParams.of(config))
+    step = planned.telemetry_step if config.logging.telemetry_every_steps else planned.step
+    lowered = step.lower(layout, batch, HParams.of(config))
     with tempfile.TemporaryDirectory() as folder, _stderr() as said:
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True, "xla_dump_hlo_pass_re": "spmd.*"}
         compiled = lowered.compile(compiler_options=options)

@@ -156,7 +156,11 @@ def fit(
     while step < due.num_train_steps:
         step += 1
         batch = next(batches)
-        state, metrics = program.step(state, batch, hparams)
+        if due.telemetry(step):
+            state, metrics = program.telemetry_step(state, batch, hparams)
+            readings.pause_once()  # it has been compiled
+        else:
+            state, metrics = program.step(state, batch, hparams)
         if not readings.push(step, metrics, batch.tokens.size):
             return ended("completed")
         stopping, evaluating = stop(), evaluate is not None and due.evaluation(step)
@@ -184,6 +188,7 @@ class _Readings:
         self.divergence = Divergence(members)
         self._due, self._observer, self._throughput = due, observer, Throughput()
         self._pending: tuple[int, dict[str, jax.Array], int] | None = None
+        self._paused = False
 
     @property
     def alive(self) -> bool:
@@ -200,6 +205,12 @@ class _Readings:
                 self.tell(before, values | self._rate(before))
         self._pending = step, metrics, tokens
         return self.alive
+
+    def pause_once(self) -> None:
+        """The first time, what came before the next reading is not training."""
+        if not self._paused:
+            self._throughput.pause()
+        self._paused = True
 
     def settle(self) -> Values | None:
         """Waits for the metrics taken last and returns them, for the caller to tell; None where no member is alive."""
@@ -230,9 +241,7 @@ class _Readings:
     def _read(self) -> Values:
         assert self._pending
         step, metrics, _ = self._pending
-        telemetry = self._due.telemetry(step)
-        wanted = {name: value for name, value in metrics.items() if telemetry or not name.startswith("telemetry/")}
-        values = {name: np.asarray(value, np.float64) for name, value in jax.device_get(wanted).items()}
+        values = {name: np.asarray(value, np.float64) for name, value in jax.device_get(metrics).items()}
         return self.divergence.watch(step, values)
 
     def _rate(self, step: int) -> Values:

@@ -48,24 +48,24 @@ def axes(member_state: Any) -> Any:
     return jax.tree.map(lambda x: None if _is_counter(x) else 0, member_state)
 
 
-def over_members(
-    init: Callable[..., Any], step: Callable[..., Any], state: Any
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`init(hparams, params)` and `step(state, batch, hparams)` of a population, whose members share the batch.
-
-    Args:
-      init: of one member.
-      step: of one member.
-      state: shapes and dtypes of one member's.
-    """
-    kept = axes(state)
+def init_of_all(init: Callable[..., Any], member_state: Any) -> Callable[..., Any]:
+    """`init(hparams, params)` of a population, from that of one member, whose state's shapes are given."""
 
     def init_all(hparams: HParams, params: Any = None) -> Any:
-        given = jax.tree.map(lambda x: 0 if x.ndim else None, hparams)
-        return jax.vmap(init, in_axes=(given, None), out_axes=kept)(hparams, params)
+        return jax.vmap(init, in_axes=(_given(hparams), None), out_axes=axes(member_state))(hparams, params)
 
-    def step_all(states: Any, batch: Any, hparams: HParams) -> Any:
-        given = jax.tree.map(lambda x: 0 if x.ndim else None, hparams)
-        return jax.vmap(step, in_axes=(kept, None, given), out_axes=(kept, 0))(states, batch, hparams)
+    return init_all
 
-    return init_all, step_all
+
+def step_of_all(step: Callable[..., Any], member_state: Any) -> Callable[..., Any]:
+    """`step(state, batch, hparams)` of a population, whose members share the batch, likewise."""
+    kept = axes(member_state)
+
+    def step_all(state: Any, batch: Any, hparams: HParams) -> Any:
+        return jax.vmap(step, in_axes=(kept, None, _given(hparams)), out_axes=(kept, 0))(state, batch, hparams)
+
+    return step_all
+
+
+def _given(hparams: HParams) -> Any:
+    return jax.tree.map(lambda x: 0 if x.ndim else None, hparams)

@@ -16,7 +16,7 @@ from jaxopt_lm import model
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.optimizers import eval_params
 from jaxopt_lm.training import population, sharding
-from jaxopt_lm.training.step import HParams, TelemetryOptions, TrainState, init_state, make_eval_step, make_train_step
+from jaxopt_lm.training.step import HParams, TrainState, init_state, make_eval_step, make_train_step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +32,7 @@ class Program:
       init: `init(hparams, params=None) -> state`: the state before the first step, of parameters drawn by the seed in
         `hparams`, or of these; made where `layout` says, never whole on one device of many.
       step: `step(state, batch, hparams) -> (state, metrics)`, see `make_train_step`; the state is donated.
+      telemetry_step: the same with the optimizer's telemetry among the metrics.
       eval_params: `eval_params(state) -> params`: those that are to be evaluated, see `optimizers.eval_params`.
       evaluate: `evaluate(params, batch) -> (sum of cross-entropy in nats, number of targets)`.
     """
@@ -41,6 +42,7 @@ class Program:
     layout: TrainState
     init: jax.stages.Wrapped
     step: jax.stages.Wrapped
+    telemetry_step: jax.stages.Wrapped
     eval_params: Callable[[TrainState], Any]
     evaluate: jax.stages.Wrapped
 
@@ -65,15 +67,13 @@ class Program:
         """
         mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
         hparams = HParams.of(config)
-        every = config.logging.telemetry_every_steps
-        counts = None if token_counts is None or every is None else (token_counts.dtype.str, token_counts.tobytes())
+        counts = None if token_counts is None else (token_counts.dtype.str, token_counts.tobytes())
         structure = jax.tree.structure(hparams)
         # By its representation too: 1 and True are equal, and are other structures.
-        key = (config.model, config.num_microbatches, every, counts, structure, repr((config.model, structure)), mesh)
+        key = (config.model, config.num_microbatches, counts, structure, repr((config.model, structure)), mesh)
         key = *key, members, jax.config.read("jax_enable_x64")
         if key not in _built:
-            options = TelemetryOptions(every, token_counts) if every else None
-            _built[key] = _build(config.model, config.num_microbatches, options, hparams, mesh, members)
+            _built[key] = _build(config.model, config.num_microbatches, token_counts, hparams, mesh, members)
         return _built[key]
 
 
@@ -83,7 +83,7 @@ _built: dict[Any, Program] = {}
 def _build(
     decoder: model.ModelConfig,
     num_microbatches: int,
-    options: TelemetryOptions | None,
+    token_counts: np.ndarray | None,
     hparams: HParams,
     mesh: jax.sharding.Mesh,
     members: int | None,
@@ -92,22 +92,26 @@ def _build(
     place = sharding.placement(mesh)
     init = functools.partial(init_state, decoder)
     layout = sharding.layout(decoder, mesh, functools.partial(jax.jit(init), hparams))
-    step = make_train_step(decoder, num_microbatches, options, place)
+    step = make_train_step(decoder, num_microbatches, place)
+    telemetry_step = make_train_step(decoder, num_microbatches, place, telemetry=True, token_counts=token_counts)
     evaluate, params_of = make_eval_step(decoder, place), _eval_params
     if members is not None:
         axes = population.axes(layout)
-        init, step = population.over_members(init, step, layout)
+        init = population.init_of_all(init, layout)
+        step, telemetry_step = (population.step_of_all(f, layout) for f in (step, telemetry_step))
         params_of = jax.vmap(params_of, in_axes=(axes,))
         evaluate = jax.vmap(evaluate, in_axes=(0, None), out_axes=(0, None))
         layout = jax.tree.map(functools.partial(sharding.with_members, members), layout, axes)
     everywhere = sharding.replicated(mesh)
     where = sharding.shardings(layout)
+    jit_step = functools.partial(jax.jit, donate_argnums=0, out_shardings=(where, everywhere))
     return Program(
         mesh=mesh,
         members=members,
         layout=layout,
         init=jax.jit(init, out_shardings=where),
-        step=jax.jit(step, donate_argnums=0, out_shardings=(where, everywhere)),
+        step=jit_step(step),
+        telemetry_step=jit_step(telemetry_step),
         eval_params=params_of,
         evaluate=jax.jit(evaluate, out_shardings=everywhere),
     )

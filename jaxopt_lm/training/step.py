@@ -27,9 +27,9 @@ from jaxopt_lm.optimizers import (
     grad_norms,
     hutchinson,
     sampled_label_grads,
-    telemetry,
     telemetry_by_role,
 )
+from jaxopt_lm.optimizers import telemetry as read_telemetry
 from jaxopt_lm.optimizers.clipping import global_norm
 from jaxopt_lm.optimizers.trees import wide_dtype, widen
 from jaxopt_lm.training.loss import Batch, num_targets, summed_losses, target_weights, token_losses
@@ -91,23 +91,13 @@ def init_state(config: ModelConfig, hparams: HParams, params: model.Params | Non
     return TrainState(jnp.zeros((), jnp.int32), params, _optimizer(hparams, 0.0, model.labels(config)).init(params))
 
 
-class TelemetryOptions(NamedTuple):
-    """When the optimizer's telemetry is computed, and against what.
-
-    Attributes:
-      every_steps: at multiples of it.
-      token_counts: occurrences of every vocabulary entry in the training text, or None.
-    """
-
-    every_steps: int
-    token_counts: np.ndarray | None = None
-
-
 def make_train_step(
     config: ModelConfig,
     num_microbatches: int = 1,
-    options: TelemetryOptions | None = None,
     place: model.Placement = model.ONE_DEVICE,
+    *,
+    telemetry: bool = False,
+    token_counts: np.ndarray | None = None,
 ) -> Callable[[TrainState, Batch, HParams], tuple[TrainState, Metrics]]:
     """The pure train step of a model.
 
@@ -117,8 +107,10 @@ def make_train_step(
     Args:
       config: of the model.
       num_microbatches: parts of a batch computed one after another; divides the batch.
-      options: adds the optimizer's telemetry to the metrics, under `telemetry/`; zeros at steps where it is not due.
       place: of the mesh.
+      telemetry: whether the optimizer's is among the metrics, under `telemetry/`. A step that has it is a program of
+        its own, for those steps where it is due: it keeps gradients and updates whole, and takes longer.
+      token_counts: occurrences of every vocabulary entry in the training text, for telemetry by frequency.
 
     Returns:
       `train_step(state, batch, hparams) -> (state, metrics)`. Metrics are float scalars: `train/loss` (cross-entropy in
@@ -152,10 +144,8 @@ def make_train_step(
             "params/norm": global_norm(params),
         }
         metrics |= _learning_rates(opt_state, hparams.optimizer.learning_rate * multiplier)
-        if options is not None:
-            due = (state.step + 1) % options.every_steps == 0
-            read = functools.partial(_telemetry, labels, options.token_counts)
-            metrics |= _where_due(due, read, opt_state, state.params, updates, grads)
+        if telemetry:
+            metrics |= _telemetry(labels, token_counts, opt_state, state.params, updates, grads)
         return TrainState(state.step + 1, typing.cast(model.Params, params), opt_state), metrics
 
     return train_step
@@ -168,14 +158,8 @@ def _learning_rates(opt_state, scheduled):
     return {"learning_rate": applied.get("", scheduled)} | named
 
 
-def _where_due(due, f, *args):
-    """f(*args), a tree of arrays, or zeros of its shapes; what is not due is not computed."""
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(f, *args))
-    return jax.lax.cond(due, f, lambda *_: zeros, *args)
-
-
 def _telemetry(labels, token_counts, opt_state, params, updates, grads):
-    found = telemetry(opt_state, params, updates, labels=labels)
+    found = read_telemetry(opt_state, params, updates, labels=labels)
     norms = {f"grads_norm/{name}": value for name, value in grad_norms(grads, labels).items()}
     lines = telemetry_by_role(found, labels, token_counts) | norms
     return {f"telemetry/{name}": value for name, value in lines.items()}

@@ -67,6 +67,21 @@ def test_without_an_evaluation_or_saves_the_last_step_is_told(small):
     assert told.saved == []
 
 
+def test_telemetry_is_told_where_it_is_due(small):
+    """Of a population too, for every member; between, there is none, and the run is the same."""
+    for members in (None, 2):
+        ready = Setup.of(small, members)
+        hparams = ready.hparams if members is None else population.stack([ready.hparams] * members)
+        found, told = fitted(ready, hparams, Due(num_train_steps=5, log_every_steps=3, telemetry_every_steps=2))
+        assert list(told.lines) == [2, 3, 4, 5]
+        named = {step: [name for name in line if name.startswith("telemetry/")] for step, line in told.lines.items()}
+        assert [step for step, names in named.items() if names] == [2, 4]
+        assert {told.lines[2][name].shape for name in named[2]} == {() if members is None else (members,)}
+        whole, _ = fitted(ready, hparams, Due(num_train_steps=5))
+        for x, y in zip(jax.tree.leaves(found.state), jax.tree.leaves(whole.state), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+
+
 def test_a_stop_is_saved_and_a_state_goes_on(small):
     """At the end of the step under way, and bit for bit the run that was not stopped."""
     ready = Setup.of(small)

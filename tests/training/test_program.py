@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_lm.config import DataConfig, LoggingConfig, TrainConfig
+from jaxopt_lm.config import DataConfig, TrainConfig
 from jaxopt_lm.optimizers import OPTIMIZERS
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.training import population
@@ -109,12 +109,12 @@ def test_members_in_bfloat16_have_their_runs_dtypes():
 
 @pytest.mark.parametrize("name", ["sophia", pytest.param("soap", marks=pytest.mark.full)])
 def test_conditionals_stay_conditionals(name):
-    """Of a population too: the estimate's, or the eigenbasis's, and that of telemetry."""
-    base = dataclasses.replace(BASE, optimizer=config_of(name), logging=LoggingConfig(telemetry_every_steps=2))
+    """Of a population too: that of the estimate, or of the eigenbasis."""
+    base = dataclasses.replace(BASE, optimizer=config_of(name))
     configs = members_of(base, 2)
     alone = conditionals(Program.of(base), HParams.of(base))
     together = conditionals(Program.of(base, members=2), population.stack([HParams.of(config) for config in configs]))
-    assert alone == together >= 2
+    assert alone == together >= 1
 
 
 @slice_of("adamw", "adalayer_star")
@@ -171,7 +171,6 @@ def test_numbers_and_seeds_compile_nothing_new():
         {"optimizer": OPTIMIZERS["adamw"](mu_dtype="bfloat16")},
         {"optimizer": OPTIMIZERS["lion"]()},
         {"schedule": WarmupCosineConfig(warmup_fraction=0.5)},
-        {"logging": LoggingConfig(telemetry_every_steps=3)},
         {"model": dataclasses.replace(BASE.model, scan_layers=False)},
     ],
     ids=lambda change: next(iter(change)),

@@ -12,7 +12,7 @@ import pytest
 from jaxopt_lm import model
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
 from jaxopt_lm.training.loss import Batch
-from jaxopt_lm.training.step import HParams, TelemetryOptions, init_state, make_eval_step, make_train_step
+from jaxopt_lm.training.step import HParams, init_state, make_eval_step, make_train_step
 from tests.conftest import TINY_MODEL
 from tests.optimizers.worlds import slice_of
 from tests.training.meshes import ROUNDING, gradients, relative_errors, zipfian
@@ -65,20 +65,18 @@ def test_every_optimizer_trains_at_its_default_rate(name):
     assert metrics["train/loss"][-1] < metrics["train/loss"][0] - 0.3
 
 
-def test_telemetry_is_computed_when_it_is_due():
+def test_telemetry_is_among_the_metrics_where_asked_for():
+    """The state, and the other metrics, are those of the step without it."""
     config = dataclasses.replace(TINY_MODEL, num_layers=1)
-    options = TelemetryOptions(every_steps=2, token_counts=np.arange(64))
-    step = jax.jit(make_train_step(config, options=options))
-    state, seen, metrics = init_state(config, HPARAMS), [], {}
-    for number in range(4):
-        state, metrics = step(state, some_batch(number), HPARAMS)
-        seen.append(float(metrics["telemetry/effective_learning_rate/head/median"]))
-    assert seen[0] == seen[2] == 0.0
-    assert seen[1] > 0
-    assert seen[3] > 0
-    assert float(metrics["telemetry/head_second_moment/decile_9"]) > 0
-    assert float(metrics["telemetry/grads_norm/mlp/layer_00"]) > 0
-    assert " conditional(" in hlo(step.lower(state, some_batch(), HPARAMS))
+    state, batch = init_state(config, HPARAMS), some_batch()
+    plain, metrics = jax.jit(make_train_step(config))(state, batch, HPARAMS)
+    step = make_train_step(config, telemetry=True, token_counts=np.arange(64))
+    after, more = jax.jit(step)(state, batch, HPARAMS)
+    chex.assert_trees_all_close(after, plain, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close({name: more[name] for name in metrics}, metrics, rtol=1e-5)
+    assert all(name.startswith("telemetry/") for name in more.keys() - metrics.keys())
+    for name in ("effective_learning_rate/head/median", "head_second_moment/decile_9", "grads_norm/mlp/layer_00"):
+        assert float(more[f"telemetry/{name}"]) > 0
 
 
 def hlo(lowered):
