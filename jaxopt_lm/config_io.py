@@ -11,7 +11,6 @@ import contextlib
 import copy
 import dataclasses
 import io
-import json
 import re
 import typing
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.dumps import REGISTRIES, at_path, from_dict, join_path, named
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.files import read_json
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
 from jaxopt_lm.optimizers.own import class_named
 from jaxopt_lm.optimizers.sources import importing_beside, load_file
@@ -41,11 +41,7 @@ def load(spec: str) -> TrainConfig:
     require(path.is_file(), f"--config={spec}: no such file {path}")
     if path.suffix == ".json":
         require(not arg, f"--config={spec}: a .json file takes no arguments after the colon")
-        try:
-            fields = json.loads(path.read_text())
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"--config={spec}: not JSON: {error}") from None
-        return from_dict(TrainConfig, fields, path.parent)
+        return from_dict(TrainConfig, read_json(path, "mend it, or give another --config"), path.parent)
     module = load_file(path)
     require(hasattr(module, "get_config"), f"--config={spec}: {path} has no get_config(arg)")
     with importing_beside(path):

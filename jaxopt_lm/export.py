@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from jaxopt_lm.config_io import parse_command_line
 from jaxopt_lm.errors import quiet_orbax, report_input_errors, require
+from jaxopt_lm.files import sha256_of_file
 
 if TYPE_CHECKING:
     from jaxopt_lm.training.saved import SavedRun
@@ -64,7 +65,7 @@ def export(config: ExportConfig) -> str:
 
 def _tokenizer(run: "SavedRun") -> Path | None:
     """The vocabulary of a run's tokens, if those are still there."""
-    from jaxopt_lm.data.tokens import VOCABULARY, Manifest, sha256_of_file
+    from jaxopt_lm.data.tokens import VOCABULARY, Manifest
 
     folder = Path(run.config.data.tokens_dir)
     path = folder / VOCABULARY

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig
-from jaxopt_lm.data.tokens import VOCABULARY, Manifest, Split, sha256_of_file, token_dtype, write_shard
+from jaxopt_lm.data.tokens import VOCABULARY, Manifest, Split, token_dtype, write_shard
 from jaxopt_lm.dumps import to_json
+from jaxopt_lm.files import sha256_of_file
 from jaxopt_lm.model import ModelConfig
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.runs.read import read_metrics

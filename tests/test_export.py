@@ -14,9 +14,10 @@ from rich.console import Console
 
 from jaxopt_lm.config import CheckpointConfig
 from jaxopt_lm.config_io import load
-from jaxopt_lm.data.tokens import VOCABULARY, Manifest, sha256_of_file
+from jaxopt_lm.data.tokens import VOCABULARY, Manifest
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.export import ExportConfig, export
+from jaxopt_lm.files import sha256_of_file
 from jaxopt_lm.model import huggingface
 from jaxopt_lm.model.huggingface.classes import why_not_exported
 from jaxopt_lm.optimizers import ScheduleFreeAdamWConfig, eval_params

@@ -11,8 +11,9 @@ from typing import Any
 from jaxopt_lm.data import places
 from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.data.find import Files, listed, local_files
-from jaxopt_lm.data.tokens import Manifest, sha256_of_file
+from jaxopt_lm.data.tokens import Manifest
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.files import sha256_of_file
 
 _PLACES = ("files", "vocabulary", "vocabulary_sha256")
 

@@ -7,8 +7,6 @@ writes the manifest. A rerun therefore does only what is missing, and the result
 
 import contextlib
 import dataclasses
-import fcntl
-import hashlib
 import json
 import shutil
 import time
@@ -30,12 +28,11 @@ from jaxopt_lm.data.tokens import (
     Shard,
     Split,
     TokenStore,
-    sha256_of_file,
     token_dtype,
-    write_atomically,
     write_shard,
 )
 from jaxopt_lm.errors import require, writing
+from jaxopt_lm.files import lock, sha256_of, sha256_of_file, write_atomically
 
 if TYPE_CHECKING:
     import seqio
@@ -154,19 +151,19 @@ class _Job:
 def _write_record(path: Path, value: Any) -> None:
     """A JSON value and, on a line before it, its checksum."""
     content = json.dumps(value, sort_keys=True).encode()
-    write_atomically(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    write_atomically(path, sha256_of(content).encode() + b"\n" + content)
 
 
 def _read_record(path: Path) -> Any:
     """The value that `_write_record` wrote; None where there is none, or a damaged one."""
     sha256, _, content = path.read_bytes().partition(b"\n") if path.is_file() else (b"", b"", b"")
-    return json.loads(content) if hashlib.sha256(content).hexdigest().encode() == sha256 else None
+    return json.loads(content) if sha256_of(content).encode() == sha256 else None
 
 
 def _agree(config: TokensConfig, folder: Path, files: Files, given: bytes | None) -> tuple[TextFile, ...]:
     """The text; refuses, before anything is written, what a preparation begun earlier does not go with."""
     path, vocabulary = folder / _PARTS / "plan.json", folder / VOCABULARY
-    plan, stamps = [identity.settings(config), given and hashlib.sha256(given).hexdigest()], files.stamps()
+    plan, stamps = [identity.settings(config), given and sha256_of(given)], files.stamps()
     if path.exists():
         record = _read_record(path) or [None, None, []]
         text = tuple(TextFile(*file) for file in record[2])
@@ -205,7 +202,7 @@ def _make_vocabulary(config: TokensConfig, folder: Path, source: "seqio.DataSour
     if given is None:
         given = tasks.train_vocabulary(tasks.vocabulary_texts(source), config.vocab_size - config.extra_ids)
     write_atomically(path, given)
-    _write_record(record, hashlib.sha256(given).hexdigest())
+    _write_record(record, sha256_of(given))
 
 
 def _work(jobs: list[_Job], task: "seqio.Task", config: TokensConfig, progress: Progress) -> None:
@@ -246,17 +243,11 @@ def _claim(path: Path, wait: bool = True) -> Iterator[bool]:
     False too where its folder is gone: another process has finished everything.
     """
     try:
-        file = open(path, "a")  # noqa: SIM115
+        claimed = lock(path, wait=wait)
     except FileNotFoundError:
-        yield False
-        return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        claimed = None
+    with claimed or contextlib.nullcontext():
+        yield claimed is not None
 
 
 def _manifest(config: TokensConfig, folder: Path, jobs: list[_Job], text: tuple[TextFile, ...]) -> Manifest:

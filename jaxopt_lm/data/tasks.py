@@ -7,7 +7,6 @@ beginning; one that is given needs an end of sequence.
 
 import contextlib
 import functools
-import hashlib
 import io
 import itertools
 import os
@@ -23,6 +22,7 @@ from jaxopt_lm.data.config import TaskName, TokensConfig
 from jaxopt_lm.data.find import Files, local_files
 from jaxopt_lm.data.tokens import VOCABULARY
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.files import sha256_of
 
 if TYPE_CHECKING:
     import seqio
@@ -182,7 +182,7 @@ def _read_vocabulary(config: TokensConfig) -> bytes:
     path, wanted = Path(config.vocabulary or ""), config.vocabulary_sha256
     require(path.is_file(), f"data.vocabulary={path}: no such file; give a SentencePiece model")
     content = path.read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = sha256_of(content)
     require(
         wanted in (None, sha256),
         f"data.vocabulary={path}: its SHA-256 is {sha256}, must be {wanted}; get the file again, or set "

@@ -6,19 +6,19 @@ that a folder without it is unfinished. Shards are files of numbers only, nothin
 SHA-256 of every other file, and its own.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxopt_lm.data.find import TextFile
-from jaxopt_lm.errors import InputError, require, writing
+from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.files import new_file, sha256_of, sha256_of_file, write_atomically
 
 MANIFEST = "manifest.json"
 VOCABULARY = "sentencepiece.model"
@@ -123,18 +123,18 @@ class Manifest:
     def digest(self) -> str:
         """SHA-256 of the checksums: two folders with equal digests hold the same tokens of the same vocabulary."""
         shards = {name: [[s.num_tokens, s.sha256] for s in split.shards] for name, split in self.splits.items()}
-        return _sha256_of({"vocabulary": self.vocabulary_sha256, "dtype": self.dtype, "shards": shards})
+        return _digest({"vocabulary": self.vocabulary_sha256, "dtype": self.dtype, "shards": shards})
 
     def has_digest(self, digest: str) -> bool:
         """Whether this is the digest; or was until 2026-11, when it held what was counted and measured, too."""
         names = ("vocabulary_sha256", "dtype", "splits")
         older = {name: value for name, value in dataclasses.asdict(self).items() if name in names}
-        return digest in (self.digest, _sha256_of(older))
+        return digest in (self.digest, _digest(older))
 
     def write(self, folder: Path) -> None:
         """Writes `manifest.json` in one atomic step, after all else in the folder is on disk."""
         fields = {"format": _FORMAT} | dataclasses.asdict(self)
-        text = json.dumps(fields | {"sha256": _sha256_of(fields)}, indent=2, sort_keys=True)
+        text = json.dumps(fields | {"sha256": _digest(fields)}, indent=2, sort_keys=True)
         write_atomically(folder / MANIFEST, (text + "\n").encode())
 
     @classmethod
@@ -154,7 +154,7 @@ class Manifest:
             sha256 = fields.pop("sha256", None)
             known = fields.pop("format") == _FORMAT
             require(known, f"{path}: not of format {_FORMAT}; delete the folder and prepare the tokens again")
-            _check(sha256 == _sha256_of({"format": _FORMAT} | fields), "its checksum is wrong")
+            _check(sha256 == _digest({"format": _FORMAT} | fields), "its checksum is wrong")
             splits = {
                 name: Split(**split | {"shards": tuple(Shard(**shard) for shard in split["shards"])})
                 for name, split in fields.pop("splits").items()
@@ -169,34 +169,8 @@ class Manifest:
             ) from None
 
 
-def _sha256_of(fields: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that after a crash is either the old one or the new one, whole.
-
-    Raises:
-      InputError: the disk is full, or the folder cannot be written to.
-    """
-    with writing(path), _new_file(path) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when all of it is on disk; nothing is left of it otherwise."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+def _digest(fields: dict[str, Any]) -> str:
+    return sha256_of(json.dumps(fields, sort_keys=True).encode())
 
 
 class Part(NamedTuple):
@@ -221,7 +195,7 @@ def write_shard(path: Path, documents: Iterable[tuple[np.ndarray, int]], vocab_s
     """
     dtype, counts, digest = token_dtype(vocab_size), np.zeros(vocab_size, np.int64), hashlib.sha256()
     num_documents = num_bytes = 0
-    with writing(path), _new_file(path) as file:
+    with new_file(path) as file:
         for ids, size in documents:
             largest = int(ids.max(initial=0))
             require(largest < vocab_size, f"{path}: token {largest} >= vocab_size={vocab_size}")
@@ -296,12 +270,6 @@ class TokenStore:
             pieces.append(piece.astype(np.int32))
             start, length = start + piece.size, length - piece.size
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_sha256(path: Path, expected: str) -> None:

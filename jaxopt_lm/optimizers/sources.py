@@ -5,7 +5,6 @@ not compared: it is imported from where Python finds it.
 """
 
 import contextlib
-import hashlib
 import importlib
 import importlib.util
 import re
@@ -16,6 +15,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.files import sha256_of
 
 _SPEC = re.compile(r"(?:(?P<file>.+\.py)|(?P<module>[A-Za-z_][\w.]*)):(?P<attribute>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)")
 
@@ -45,17 +45,13 @@ class Origin(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        return _sha256(self.content)
+        return sha256_of(self.content)
 
 
 def file_of(name: str) -> str:
     """The file in which a run keeps the source of an `Origin.name`."""
     place = name.partition(":")[0]
     return place if place.endswith(".py") else place.rpartition(".")[2] + ".py"
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 # By the name in `sys.modules`: (`Origin.place`, `Origin.content`).
@@ -111,7 +107,7 @@ def load_file(path: Path, within: str | None = None) -> ModuleType:
       InputError: it imports what is not there. Any other error of the file is the user's and keeps its traceback.
     """
     content, called = path.read_bytes(), within or path.name
-    name = f"{called}@{_sha256(content)[:16]}"  # no import statement can name it
+    name = f"{called}@{sha256_of(content)[:16]}"  # no import statement can name it
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(within or path.stem.replace(".", "_"), path)
@@ -189,7 +185,8 @@ def find_again(name: str, sha256: str, folder: Path) -> tuple[Any, Origin]:
     module = _unchanged(within, sha256) if within else None
     if module is None:
         require(kept.is_file(), f"{kept}: no such file; it is the source of {name}, which the run keeps; put it back")
-        require(_sha256(kept.read_bytes()) == sha256, f"{kept}: is not the source that the run began with; put it back")
+        same = sha256_of(kept.read_bytes()) == sha256
+        require(same, f"{kept}: is not the source that the run began with; put it back")
         module = load_file(kept, within)
     thing = _attribute(module, attribute, name)
     return thing, Origin(within or kept.name, attribute, LOADED[module.__name__][1])
@@ -202,7 +199,7 @@ def _unchanged(called: str, sha256: str) -> ModuleType | None:
         module = importlib.import_module(called)
     except ImportError:
         return None
-    return module if _remembered(called) and _sha256(LOADED[called][1]) == sha256 else None
+    return module if _remembered(called) and sha256_of(LOADED[called][1]) == sha256 else None
 
 
 def _imported(called: str, spec: str) -> ModuleType:

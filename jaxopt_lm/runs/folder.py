@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lm.config import DistributedConfig, TrainConfig
-from jaxopt_lm.data.tokens import write_atomically
 from jaxopt_lm.dumps import differences, sources, to_json
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.files import write_atomically
 from jaxopt_lm.runs.read import read_config, saved_steps
 
 _LENGTHS = ("num_train_steps", "schedule.warmup_", "schedule.decay_")

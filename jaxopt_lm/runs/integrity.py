@@ -9,7 +9,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from jaxopt_lm.data.tokens import sha256_of_file, write_atomically
+from jaxopt_lm.files import sha256_of_file, write_atomically
 
 SIDECAR = "checksums.json"
 _WRITTEN_ON_COMMIT = ("_CHECKPOINT_METADATA", "commit_success.txt")

@@ -9,9 +9,9 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from jaxopt_lm.config import TrainConfig
-from jaxopt_lm.data.tokens import write_atomically
 from jaxopt_lm.dumps import to_dict
 from jaxopt_lm.errors import writing
+from jaxopt_lm.files import write_atomically
 from jaxopt_lm.runs.read import read_metrics
 from jaxopt_lm.runs.wandb import WandbLog
 

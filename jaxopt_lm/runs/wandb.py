@@ -6,8 +6,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from jaxopt_lm.data.tokens import write_atomically
 from jaxopt_lm.errors import InputError
+from jaxopt_lm.files import write_atomically
 
 
 class WandbLog:

@@ -7,7 +7,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from jaxopt_lm.errors import require
-from jaxopt_lm.runs.read import read_json, read_metrics
+from jaxopt_lm.files import read_json
+from jaxopt_lm.runs.read import read_metrics
 
 
 def loss_curve(folder: str | os.PathLike) -> Path:
@@ -32,7 +33,8 @@ def loss_curve(folder: str | os.PathLike) -> Path:
         ):
             points = [(line["tokens_seen"] / 1e6, line[name]) for line in lines if name in line]
             axes.plot(*zip(*points, strict=True), label=label, **style)
-        result = read_json(Path(folder, "result.json")) if Path(folder, "result.json").exists() else {}
+        path = Path(folder, "result.json")
+        result = read_json(path, "remove it") if path.exists() else {}
         if entropy := result.get("eval/unigram_entropy"):
             axes.axhline(entropy, color="C3", linewidth=1, linestyle="--", label="unigram entropy, validation")
         axes.set(xlabel="million tokens seen", ylabel="cross-entropy (nats per token)")

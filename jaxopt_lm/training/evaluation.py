@@ -14,8 +14,9 @@ from rich.table import Table
 
 from jaxopt_lm.config import MeshConfig, TrainConfig
 from jaxopt_lm.data.batches import EvalBatches
-from jaxopt_lm.data.tokens import VOCABULARY, TokenStore, write_atomically
+from jaxopt_lm.data.tokens import VOCABULARY, TokenStore
 from jaxopt_lm.errors import require, writing
+from jaxopt_lm.files import write_atomically
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.loss import Batch
 from jaxopt_lm.training.program import Program

@@ -14,9 +14,10 @@ from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.data.find import TextFile, find
 from jaxopt_lm.data.identity import check_text
 from jaxopt_lm.data.prepare import is_prepared
-from jaxopt_lm.data.tokens import Manifest, write_atomically
+from jaxopt_lm.data.tokens import Manifest
 from jaxopt_lm.dumps import to_json
 from jaxopt_lm.errors import InputError
+from jaxopt_lm.files import write_atomically
 from jaxopt_lm.processes import StopSignals
 from jaxopt_lm.runs.folder import RunFolder
 from jaxopt_lm.training.tokens import ensure_tokens

@@ -89,7 +89,8 @@ def test_other_tokens_and_another_vocabulary(short, tmp_path):
     shutil.copytree(other, foreign)
     vocabulary = foreign / "sentencepiece.model"
     vocabulary.write_bytes(b"another")
-    from jaxopt_lm.data.tokens import Manifest, sha256_of_file
+    from jaxopt_lm.data.tokens import Manifest
+    from jaxopt_lm.files import sha256_of_file
 
     dataclasses.replace(Manifest.read(foreign), vocabulary_sha256=sha256_of_file(vocabulary)).write(foreign)
     with pytest.raises(InputError, match="its vocabulary is not the run's; prepare it with --vocabulary="):

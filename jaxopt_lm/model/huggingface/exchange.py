@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.files import Writer
 from jaxopt_lm.model.config import ModelConfig
 from jaxopt_lm.model.decoder import Params, shapes
 from jaxopt_lm.model.huggingface import tokenizer as vocabularies
@@ -18,11 +19,10 @@ from jaxopt_lm.model.huggingface.classes import EMBEDDING, HEAD, Tensor, class_o
 from jaxopt_lm.model.huggingface.tensors import (
     DTYPES,
     Stored,
-    Writer,
     json_writer,
     listed,
     opened,
-    read_json,
+    read_object,
     stored_tensors,
     weight_files,
     write_files,
@@ -43,7 +43,7 @@ def read_config(folder: str | os.PathLike) -> ModelConfig:
     require(folder.is_dir(), f"{folder}: no such folder")
     path = folder / CONFIG
     require(path.is_file(), f"{path}: no such file; give a Hugging Face checkpoint folder")
-    fields = read_json(path)
+    fields = read_object(path)
     try:
         return from_fields(fields)
     except InputError as error:
@@ -92,7 +92,7 @@ def check_vocabulary(folder: str | os.PathLike, path: str | os.PathLike) -> bool
     read_config(folder)
     if vocabularies.compare(folder, path):
         return True
-    eos = read_json(Path(folder, CONFIG)).get("eos_token_id")
+    eos = read_object(Path(folder, CONFIG)).get("eos_token_id")
     if eos is not None:
         ours = vocabularies.read(path).eos_id
         require(

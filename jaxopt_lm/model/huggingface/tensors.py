@@ -6,7 +6,6 @@ Names, shapes and dtypes of tensors are known here, models are not. Nothing is u
 import contextlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -15,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from jaxopt_lm.errors import InputError, require, writing
+from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.files import Writer, read_json, write_together
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """NumPy's names of the floating-point dtypes that are read, and the format's."""
 
 Shapes = Mapping[str, tuple[int, ...]]
-Writer = Callable[[BinaryIO], object]
 
 
 class Stored(NamedTuple):
@@ -53,7 +52,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
 
 def _sharded(folder: Path) -> dict[str, Stored]:
     path = folder / INDEX
-    places = read_json(path).get("weight_map")
+    places = read_object(path).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise InputError(f"{path}: weight_map is missing; fetch it again")
     for name in places.values():
@@ -94,16 +93,13 @@ def opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a folder.
 
     Raises:
-      InputError: the file holds anything else.
+      InputError: the file is missing, or holds anything else.
     """
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}; fetch it again") from None
+    value = read_json(path, "fetch it again")
     require(isinstance(value, dict), f"{path}: holds {type(value).__name__}, must be a JSON object")
     return value
 
@@ -175,41 +171,4 @@ def write_files(folder: Path, files: Mapping[str, Writer]) -> None:
     require(folder.is_dir() or not folder.exists(), f"{folder}: is a file; give a folder that is empty or not there")
     held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     require(not held, f"{folder}: holds {listed(held)} already; give a folder that is empty or not there")
-    made = not folder.exists()
-    with writing(folder):
-        try:
-            _write_and_rename(folder, files)
-        except BaseException:
-            for name in files:
-                (folder / name).unlink(missing_ok=True)
-                _temporary(folder, name).unlink(missing_ok=True)
-            if made and folder.exists():
-                folder.rmdir()
-            raise
-
-
-def _temporary(folder: Path, name: str) -> Path:
-    return folder / f"{name}.tmp"
-
-
-def _write_and_rename(folder: Path, files: Mapping[str, Writer]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, write_to in files.items():
-        with _temporary(folder, name).open("wb") as file:
-            write_to(file)
-            file.flush()
-            os.fsync(file.fileno())
-    *others, last = files
-    for name in others:
-        _temporary(folder, name).rename(folder / name)
-    _sync(folder)  # the other names are on disk before the last is
-    _temporary(folder, last).rename(folder / last)
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_together(folder, files)

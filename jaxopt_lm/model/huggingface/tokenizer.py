@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxopt_lm.errors import InputError, require
-from jaxopt_lm.model.huggingface.tensors import read_json
+from jaxopt_lm.model.huggingface.tensors import read_object
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _HOLD_PIECES = ("tokenizer.model", "spiece.model", TOKENIZER, "vocab.json")
@@ -139,7 +139,7 @@ def _pieces(path: Path) -> dict[int, str]:
     """The piece of every id in a SentencePiece model, a tokenizer.json or a vocab.json."""
     if path.suffix == ".model":
         return dict(enumerate(read(path).pieces))
-    fields = read_json(path)
+    fields = read_object(path)
     try:
         vocab = fields["model"]["vocab"] if path.name == TOKENIZER else fields
         pieces = {i: piece for piece, i in vocab.items()} if isinstance(vocab, dict) else None
