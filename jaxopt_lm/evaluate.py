@@ -13,6 +13,7 @@ from typing import Literal
 
 from jaxopt_lm.config_io import parse_command_line
 from jaxopt_lm.errors import let_interrupts_kill, quiet_orbax, report_input_errors
+from jaxopt_lm.terminal import say
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ def main() -> None:
     )
     console = Console()
     console.print(evaluation.table())
-    console.print(f"written to {evaluation.write(config.workdir)}", soft_wrap=True, highlight=False, markup=False)
+    say(console, f"written to {evaluation.write(config.workdir)}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from jaxopt_lm.config_io import parse_command_line
 from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.errors import report_input_errors
+from jaxopt_lm.terminal import ProgressLine, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,42 +32,23 @@ def quiet_tensorflow() -> None:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
-class _Display:
-    """Shows reports: a bar on a terminal, elsewhere a line at most every five seconds; a context manager."""
+class PreparationLine(ProgressLine):
+    """Shows reports of a preparation; a context manager."""
 
     def __init__(self, console: "Console"):
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (BarColumn(bar_width=16), TextColumn("{task.description}"), TimeRemainingColumn())
-        self._console, self._begun, self._shown = console, None, float("-inf")
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=1.0)
-
-    def __enter__(self) -> "_Display":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        super().__init__(console, 1.0)
+        self._begun = None
 
     def show(self, report: "Report") -> None:
         now = time.monotonic()
         start, fraction = self._begun = self._begun or (now, report.fraction)
-        rate = report.num_tokens / max(now - start, 1e-3)
+        rate, gained = report.num_tokens / max(now - start, 1e-3), report.fraction - fraction
         text = (
             f"tokens of {report.split}: shard {report.shard}, {report.num_shards} in all  {report.fraction:.1%}  "
             f"{report.num_tokens:,} tokens  {rate:,.0f} tokens/s"
         )
-        self._bar.update(self._task, completed=report.fraction, description=text)
-        if not self._console.is_terminal and (now - self._shown >= 5 or report.fraction >= 1):
-            self._shown, gained = now, report.fraction - fraction
-            left = divmod(round((1 - report.fraction) * (now - start) / gained), 60) if gained > 0 else None
-            say(self._console, text + ("  left {}:{:02}".format(*left) if left else ""))
-
-
-def say(console: "Console", text: str) -> None:
-    """Prints a line as it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+        left = (1 - report.fraction) * (now - start) / gained if gained > 0 else None
+        self.update(report.fraction, text, left, at_once=report.fraction >= 1)
 
 
 @report_input_errors
@@ -81,7 +63,7 @@ def main() -> None:
     console, start, prepared = Console(), time.monotonic(), is_prepared(config)
     what = "checking the tokens" if prepared else "preparing text and vocabulary, then tokens"
     say(console, f"{config.tokens_dir}: {what} of task {config.task}")
-    with _Display(console) as display:
+    with PreparationLine(console) as display:
         manifest = prepare(config, display.show, lambda line: say(console, line))
     counts = ", ".join(f"{split.num_tokens:,} {name} tokens" for name, split in manifest.splits.items())
     say(console, f"{'checked' if prepared else 'prepared'} {counts} in {time.monotonic() - start:.0f} s")
