@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, block_mean_square
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, check_eps, traceable
+from jaxopt_lm.optimizers.block_adam import block_mean_square
+from jaxopt_lm.optimizers.config import AdamConfig, OptimizerConfig, check, check_decays, check_eps, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import as_matrix, matrix_axes, per_layer, require_labels
 from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, sum_of_squares, widen
@@ -116,7 +116,7 @@ def scale_by_adafactor(
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdafactorConfig(BlockAdamConfig):
+class AdafactorConfig(AdamConfig):
     """Adafactor with momentum, as an Adam whose second moments are factored.
 
     Formula: r, c averages (b2) of row and column means of g^2; v_ij = r_i c_j / mean(r); u as adamw

@@ -6,14 +6,14 @@ from typing import Any
 
 import optax
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
-from jaxopt_lm.optimizers.config import traceable
+from jaxopt_lm.optimizers.block_adam import scale_by_block_adam
+from jaxopt_lm.optimizers.config import AdamConfig, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdamWConfig(BlockAdamConfig):
+class AdamWConfig(AdamConfig):
     """AdamW, as `torch.optim.AdamW`.
 
     Formula: m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)

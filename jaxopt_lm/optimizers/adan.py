@@ -9,8 +9,7 @@ import optax
 import optax.contrib
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import check, check_decays, traceable
+from jaxopt_lm.optimizers.config import AdamConfig, check, check_decays, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.trees import (
     as_dtype_of,
@@ -53,7 +52,7 @@ def scale_by_adan(
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdanConfig(BlockAdamConfig):
+class AdanConfig(AdamConfig):
     """Adan: Nesterov momentum from averages of gradients and of their differences.
 
     Formula: m, d averages of g, g - g_prev (b1, b2); n of (g + (1 - b2) (g - g_prev))^2 (b3); u = (m' + (1 - b2) d') /

@@ -9,8 +9,7 @@ import optax
 import optax.contrib
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import check, check_decays, traceable
+from jaxopt_lm.optimizers.config import AdamConfig, check, check_decays, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.trees import (
     as_dtype_of,
@@ -44,7 +43,7 @@ def scale_by_ademamix(
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdEMAMixConfig(BlockAdamConfig):
+class AdEMAMixConfig(AdamConfig):
     """AdEMAMix: Adam with a second, slow average of gradients.
 
     Formula: m1, m2 averages of g (b1, b3), v of g^2; u = (m1 / (1 - b1^t) + alpha m2) / (sqrt(v / (1 - b2^t)) + eps)

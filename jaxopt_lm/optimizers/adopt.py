@@ -9,8 +9,7 @@ import optax
 import optax.contrib
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import traceable
+from jaxopt_lm.optimizers.config import AdamConfig, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.trees import (
     as_dtype_of,
@@ -44,7 +43,7 @@ def scale_by_adopt(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.Gradie
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdoptConfig(BlockAdamConfig):
+class AdoptConfig(AdamConfig):
     """ADOPT: Adam whose gradient is scaled by the second moment before it, so that any b2 converges.
 
     Formula: c = clip(g / max(sqrt(v), eps), t^(1/4)), t from 0; m <- b1 m + (1 - b1) c; u = m; then v <- b2 v + (1 -

@@ -16,7 +16,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
-from jaxopt_lm.optimizers.config import OptimizerConfig, check_decays, check_eps, traceable
+from jaxopt_lm.optimizers.config import AdamConfig, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import axes_kept, matrix_axes, output_axes, require_labels
 from jaxopt_lm.optimizers.trees import bias_correction, ema, map_params, next_count, sum_of_squares, widen
@@ -134,21 +134,8 @@ def _calibrated(square, v, live, *, count, b2, steps):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BlockAdamConfig(OptimizerConfig):
-    """Numbers of Adam, and blocks by axes and roles."""
-
-    learning_rate: float = 3.16e-3
-    b1: float = 0.9
-    """Decay of the mean of gradients."""
-    b2: float = 0.95
-    """Decay of the mean of squared gradients."""
-    eps: float = 1e-15
-    """Added to the root; positive, or an entry that never had a gradient becomes 0 / 0."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_decays(self, "b1", "b2")
-        check_eps(self)
+class BlockAdamConfig(AdamConfig):
+    """Adam with blocks by axes and roles."""
 
     def blocks(self, labels: Any) -> Any:
         """The axes kept apart per parameter."""
@@ -157,9 +144,6 @@ class BlockAdamConfig(OptimizerConfig):
     def direction(self, labels: Any) -> optax.GradientTransformation:
         require_labels(labels, "blocks are chosen")
         return scale_by_block_adam(self.b1, self.b2, self.eps, self.blocks(labels))
-
-    def moments(self) -> dict[str, Any]:
-        return {"b1": self.b1, "b2": self.b2, "eps": self.eps}
 
 
 @traceable
@@ -328,7 +312,6 @@ class AdamMiniConfig(BlockAdamConfig):
     Paper: Zhang et al. 2024, arXiv 2406.16793; package adam-mini 1.1.1
     """
 
-    b2: float = 0.95
     eps: float = 1e-8
     decay_roles: tuple[str, ...] = ("embedding", "attention", "mlp", "head")
 

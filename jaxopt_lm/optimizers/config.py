@@ -216,6 +216,27 @@ class OptimizerConfig(abc.ABC):
         return self
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamConfig(OptimizerConfig):
+    """The numbers of Adam, for optimizers whose b1, b2 and eps mean what Adam's do; their defaults may be others."""
+
+    learning_rate: float = 3.16e-3
+    b1: float = 0.9
+    """Decay of the mean of gradients."""
+    b2: float = 0.95
+    """Decay of the mean of squared gradients."""
+    eps: float = 1e-15
+    """Added to the root; positive, or an entry that never had a gradient becomes 0 / 0."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_decays(self, "b1", "b2")
+        check_eps(self)
+
+    def moments(self) -> dict[str, Any]:
+        return {"b1": self.b1, "b2": self.b2, "eps": self.eps}
+
+
 def check_config(config: OptimizerConfig, name: str) -> None:
     """A field for an optimizer inside this one holds a config: its rate has the schedule, its numbers are traced."""
     require(

@@ -14,16 +14,16 @@ import numpy as np
 import optax
 
 from jaxopt_lm.errors import require
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
+from jaxopt_lm.optimizers.block_adam import scale_by_block_adam
 from jaxopt_lm.optimizers.clipping import clip_by_layer_norm
-from jaxopt_lm.optimizers.config import check, check_decays, check_eps, field_name, traceable
+from jaxopt_lm.optimizers.config import AdamConfig, check, check_decays, check_eps, field_name, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import by_layer, num_layers, require_labels
 
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LayerAdaptiveAdamWConfig(BlockAdamConfig):
+class LayerAdaptiveAdamWConfig(AdamConfig):
     """AdamW with a rate and a momentum per layer, and an eps that changes over time.
 
     Formula: as adamw, with lr * s_l, b1_l in layer l of N, and eps_t = eps (1 - t/Tw) + eps_min t/Tw for t < Tw, then

@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import ROLES, Label
 from jaxopt_lm.optimizers.adamw import AdamWConfig
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, traceable
+from jaxopt_lm.optimizers.block_adam import scale_by_block_adam
+from jaxopt_lm.optimizers.config import AdamConfig, OptimizerConfig, check, check_decays, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import is_matrix, partition, per_layer, require_labels
 from jaxopt_lm.optimizers.trees import map_params, one_minus, widen
@@ -52,7 +52,7 @@ def reduce_variance(b1: ArrayLike, gamma: ArrayLike) -> optax.GradientTransforma
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MarsConfig(BlockAdamConfig):
+class MarsConfig(AdamConfig):
     """MARS-AdamW on matrices of every role, Adam on vectors.
 
     Formula: c = g + gamma b1 / (1 - b1) (g - g_prev), c <- c / max(1, |c|); m, v averages of c, c^2; u as adamw

@@ -7,15 +7,14 @@ from typing import Any
 import optax
 import optax.contrib
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import traceable
+from jaxopt_lm.optimizers.config import AdamConfig, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import partition, per_layer
 
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NovoGradConfig(BlockAdamConfig):
+class NovoGradConfig(AdamConfig):
     """NovoGrad: heavy ball on gradients divided by an average of their norm, one a tensor and layer.
 
     Formula: v_1 = |g|^2, then v <- b2 v + (1 - b2) |g|^2; d = g / (sqrt(v) + eps) + wd p; m_1 = d, then m <- b1 m + d;

@@ -9,8 +9,7 @@ import optax
 import optax.contrib
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import check, traceable
+from jaxopt_lm.optimizers.config import AdamConfig, check, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.rates import ScaleByRateState
 from jaxopt_lm.optimizers.trees import (
@@ -69,7 +68,7 @@ def prodigy_correction(b1: ArrayLike, b2: ArrayLike, count, dtype):
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProdigyConfig(BlockAdamConfig):
+class ProdigyConfig(AdamConfig):
     """Prodigy: Adam that estimates its own rate, one for all parameters that it is given.
 
     Formula: d grows with <g, p_0 - p> over the sum of abs(sum of g); u = d * Adam; the rate multiplies d, 1 by default

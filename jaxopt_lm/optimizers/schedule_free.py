@@ -11,8 +11,7 @@ import optax.contrib
 from jax.typing import ArrayLike
 
 from jaxopt_lm.errors import require
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import check, field_name, traceable
+from jaxopt_lm.optimizers.config import AdamConfig, check, field_name, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.rates import scale_by_rate
 from jaxopt_lm.optimizers.trees import (
@@ -44,7 +43,7 @@ def scale_by_rms(decay: ArrayLike, eps: ArrayLike) -> optax.GradientTransformati
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ScheduleFreeAdamWConfig(BlockAdamConfig):
+class ScheduleFreeAdamWConfig(AdamConfig):
     """Schedule-free AdamW: gradients at an interpolation y of the iterate z and its average x; x is what to evaluate.
 
     Formula: z <- z - lr (g / (sqrt(v / (1 - b2^t)) + eps) + wd y); x <- average of z, weights max(lr)^2; y = b1 x + (1

@@ -10,8 +10,8 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxopt_lm.labels import Label
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
-from jaxopt_lm.optimizers.config import check, traceable
+from jaxopt_lm.optimizers.block_adam import scale_by_block_adam
+from jaxopt_lm.optimizers.config import AdamConfig, check, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import as_matrix, is_matrix, partition, require_labels
 from jaxopt_lm.optimizers.labelling import without_variables
@@ -177,7 +177,7 @@ def _power_iteration(a: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Arr
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SoapConfig(BlockAdamConfig):
+class SoapConfig(AdamConfig):
     """SOAP on the matrices of attention and MLPs, Adam elsewhere.
 
     Formula: L, R averages (b2) of g g^T, g^T g; Q their eigenbases; v average of (Q_L^T g Q_R)^2;

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig
-from jaxopt_lm.optimizers.config import check, traceable
+from jaxopt_lm.optimizers.config import AdamConfig, check, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import require_labels
 from jaxopt_lm.optimizers.trees import ema, map_params, widen
@@ -61,7 +60,7 @@ def scale_by_svrm(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike, gamma: ArrayLike
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SvrmConfig(BlockAdamConfig):
+class SvrmConfig(AdamConfig):
     """SVRM: Adam without bias correction on variance-reduced gradients, with a rate per role.
 
     Formula: m <- b1 m + (1 - b1) (g + gamma b1 / (1 - b1) (g - g_prev)), g_prev = 0 at first; u = m / (sqrt(v) + eps)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_lm.optimizers.block_adam import BlockAdamConfig, scale_by_block_adam
-from jaxopt_lm.optimizers.config import OptimizerConfig, check, check_decays, traceable
+from jaxopt_lm.optimizers.block_adam import scale_by_block_adam
+from jaxopt_lm.optimizers.config import AdamConfig, OptimizerConfig, check, check_decays, traceable
 from jaxopt_lm.optimizers.construct import Labels, Mask, MuDtype, Number, construct
 from jaxopt_lm.optimizers.groups import per_layer
 from jaxopt_lm.optimizers.sgdw import heavy_ball
@@ -124,7 +124,7 @@ def lars(
 
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LambConfig(BlockAdamConfig):
+class LambConfig(AdamConfig):
     """LAMB: Adam's direction, decay in it, scaled to its parameter's norm.
 
     Formula: d = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) + wd p; u = d |p| / |d|, d where a norm is 0
