@@ -68,6 +68,7 @@ class AdanConfig(AdamConfig):
 
     b1: float = 0.98
     b2: float = 0.92
+    """Decay of the mean of the gradients' differences."""
     eps: float = 1e-8
     b3: float = 0.99
     """Decay of the mean of squares."""
@@ -114,7 +115,7 @@ def adan(
       labels: a tree of `Label`s like the parameters, or a function from the parameters to one; needed for
         decay_roles that leave a role out.
       b1: decay of the mean of gradients.
-      b2: decay of the mean of squared gradients.
+      b2: decay of the mean of the gradients' differences.
       eps: added to the root; positive.
       b3: decay of the mean of squares.
       eps_root: added inside the root.

@@ -59,6 +59,7 @@ class AdoptConfig(AdamConfig):
 
     b2: float = 0.9999
     eps: float = 1e-6
+    """Least root; positive."""
 
     def moments(self) -> dict[str, Any]:
         return {}  # gradients are divided by the root before they are averaged
@@ -92,7 +93,7 @@ def adopt(
         decay_roles that leave a role out.
       b1: decay of the mean of gradients.
       b2: decay of the mean of squared gradients.
-      eps: added to the root; positive.
+      eps: least root; positive.
       weight_decay: decoupled decay, multiplied by the rate in force.
       decay_roles: the roles that decay.
       mask: in place of decay_roles, as in optax: a tree of bools, or a function from the parameters to one.

@@ -29,7 +29,10 @@ class NovoGradConfig(AdamConfig):
     """
 
     learning_rate: float = 1e-2
+    b1: float = 0.9
+    """Decay of the sum of scaled gradients."""
     b2: float = 0.25
+    """Decay of the mean of squared norms."""
     eps: float = 1e-6
 
     def moments(self) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class ScheduleFreeAdamWConfig(AdamConfig):
     Paper: Defazio et al. 2024, arXiv 2405.15682
     """
 
+    b1: float = 0.9
+    """Weight of x in y."""
     b2: float = 0.999
     eps: float = 1e-8
 
