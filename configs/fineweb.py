@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> TrainConfig:
     )
     return TrainConfig(
         workdir=f"runs/fineweb_{values.size}" + chosen(arg, "optimizer", "schedule"),
-        model=preset(values.size),
+        model=preset(values.size, vocab_size=32_000),
         data=DataConfig(
             task="fineweb",
             files=values.files,

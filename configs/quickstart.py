@@ -37,23 +37,12 @@ SCHEDULE_FIELDS: dict[str, dict[str, Any]] = {"warmup_stable_decay": {"decay_fra
 
 
 def get_config(arg: str = "") -> TrainConfig:
-    values = parse_arg(arg, optimizer="adamw", schedule="warmup_cosine", size="1.8m")
+    values = parse_arg(arg, optimizer="adamw", schedule="warmup_cosine", size="quickstart")
     optimizer = choose(values.optimizer, *OPTIMIZERS_HERE)
     schedules = (cls(warmup_fraction=1 / 6, **SCHEDULE_FIELDS.get(name, {})) for name, cls in SCHEDULES.items())
-    small = preset(
-        "150m",
-        vocab_size=4096,
-        num_layers=4,
-        embed_dim=128,
-        num_heads=2,
-        num_kv_heads=2,
-        mlp_dim=512,
-        scan_layers=False,
-        compute_dtype="float32",
-    )
     return TrainConfig(
         workdir="runs/quickstart" + chosen(arg, "optimizer", "schedule", "size"),
-        model=small if values.size == "1.8m" else preset(values.size, vocab_size=4096),
+        model=preset(values.size, vocab_size=4096),
         data=DataConfig(task="sotu", vocab_size=4096, tokens_dir="tokens/sotu_4096"),
         optimizer=optimizer,
         schedule=choose(values.schedule, *schedules),

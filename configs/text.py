@@ -2,7 +2,7 @@
 
 1.8 M parameters, 1,200 steps of 8 x 128 tokens; 2 to 3 minutes on 2 cores. Qwen3-style, so that the run can be exported
 to transformers. A vocabulary is trained on the text unless one is given; two documents in a hundred are held out.
-`size` is 1.8m or any preset; an optimizer other than AdamW has its own defaults.
+`size` is any preset; an optimizer other than AdamW has its own defaults.
 
     python -m jaxopt_lm.train --config=configs/text.py:files=my_texts
     python -m jaxopt_lm.train --config=configs/text.py:files=my.jsonl,vocabulary=my.model,vocab_size=8000
@@ -31,26 +31,15 @@ def get_config(arg: str = "") -> TrainConfig:
         vocabulary="",
         vocab_size=4096,
         name="text",
-        size="1.8m",
+        size="text",
         optimizer="adamw",
         schedule="warmup_cosine",
     )
     require(bool(values.files), "config argument files is missing: give configs/text.py:files=FOLDER_OR_PATTERN")
     optimizer = choose(values.optimizer, AdamWConfig(learning_rate=6e-3, b2=0.99, weight_decay=0.1))
-    small = preset(
-        "83m",
-        vocab_size=values.vocab_size,
-        num_layers=4,
-        embed_dim=128,
-        num_heads=2,
-        num_kv_heads=2,
-        mlp_dim=344,
-        scan_layers=False,
-        compute_dtype="float32",
-    )
     return TrainConfig(
         workdir=f"runs/{values.name}" + chosen(arg, "size", "optimizer", "schedule"),
-        model=small if values.size == "1.8m" else preset(values.size, vocab_size=values.vocab_size),
+        model=preset(values.size, vocab_size=values.vocab_size),
         data=DataConfig(
             task="text",
             files=values.files,

@@ -287,7 +287,7 @@ def test_wrong_types_in_a_dump_are_refused_by_name(section, name, value):
 
 
 def test_presets_are_by_name():
-    assert set(PRESETS) == {"150m", "300m", "600m", "1.2b", "83m", "134m", "500m", "1b"}
+    assert set(PRESETS) == {"150m", "300m", "600m", "1.2b", "83m", "134m", "500m", "1b", "quickstart", "text"}
     assert preset("134m", qk_norm="none").qk_norm == "none"
     with pytest.raises(InputError, match="model preset '7b': must be one of 150m"):
         preset("7b")

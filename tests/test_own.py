@@ -15,6 +15,7 @@ from jaxopt_lm.config import TrainConfig, choose, chosen
 from jaxopt_lm.config_io import WithConfig, from_command_line, load
 from jaxopt_lm.dumps import from_dict, sources, to_dict, to_json
 from jaxopt_lm.errors import InputError
+from jaxopt_lm.model import PRESETS, preset
 from jaxopt_lm.optimizers import AdamWConfig, FromOptax, HybridConfig, LionConfig, MuonConfig
 from jaxopt_lm.optimizers.schedules import ConstantConfig, LinearConfig, WarmupCosineConfig
 from jaxopt_lm.optimizers.sources import LOADED
@@ -354,6 +355,13 @@ def test_every_config_file_takes_optimizer_schedule_and_size(spec, here):
         load(f"{ROOT}/configs/{spec},optimizer=lionn")
     with pytest.raises(InputError, match=r"optimizer=optax:lion: has no default for learning_rate; leave it out"):
         load(f"{ROOT}/configs/{spec},optimizer=optax:lion")
+
+
+@pytest.mark.parametrize("size", PRESETS)
+@pytest.mark.parametrize("spec", ["fineweb.py:", "quickstart.py:", "text.py:files=x,vocab_size=8000,"])
+def test_the_size_may_be_any_preset_with_the_vocabulary_of_the_tokens(spec, size):
+    config = load(f"{ROOT}/configs/{spec}size={size}")
+    assert config.model == preset(size, vocab_size=config.data.vocab_size)
 
 
 def test_the_name_of_a_run_has_what_was_chosen():

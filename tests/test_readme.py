@@ -6,18 +6,16 @@ import pytest
 
 from jaxopt_lm import model
 from jaxopt_lm.config_io import load
-from jaxopt_lm.model import PRESETS
+from jaxopt_lm.model import PRESETS, preset
 from tests.write_config_dumps import ROOT
 
-CONFIGS = PRESETS | {"quickstart": load(f"{ROOT}/configs/quickstart.py").model}
 
-
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", PRESETS)
 def test_table_of_presets(name):
     row = re.search(rf"^\| {re.escape(name)} \|(.*)\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert row, f"README.md has no row for {name}"
     _, shape, heads, mlp, vocabulary, whole, without = (cell.strip().replace(",", "") for cell in row[1].split("|"))
-    config = CONFIGS[name]
+    config = preset(name)
     assert shape == f"{config.num_layers} x {config.embed_dim}"
     assert heads == str(config.num_heads)
     assert mlp.lower() == f"{config.mlp_dim} {config.mlp}"

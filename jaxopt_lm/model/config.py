@@ -102,6 +102,11 @@ def _sized(family: ModelConfig, num_layers: int, embed_dim: int, mlp_dim: int) -
     )
 
 
+def _for_cpus(family: ModelConfig, mlp_dim: int) -> ModelConfig:
+    small = _sized(family, 4, 128, mlp_dim)
+    return dataclasses.replace(small, vocab_size=4096, scan_layers=False, compute_dtype="float32")
+
+
 PRESETS = {
     # OLMo-style, arXiv 2407.07972: width x depth, MLP 4x, T5 vocabulary of 32100 padded to 32128.
     "150m": _sized(_OLMO, 12, 1024, 4096),
@@ -113,6 +118,9 @@ PRESETS = {
     "134m": _sized(_QWEN3, 12, 768, 2048),
     "500m": _sized(_QWEN3, 21, 1280, 3456),
     "1b": _sized(_QWEN3, 17, 2048, 5504),
+    # For two cores, 1.8 M parameters: those of configs/quickstart.py and configs/text.py.
+    "quickstart": _for_cpus(_OLMO, 512),
+    "text": _for_cpus(_QWEN3, 344),
 }
 
 

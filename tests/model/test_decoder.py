@@ -219,6 +219,8 @@ def assert_grads_close(found, expected):
         ("134m", 84_955_392, 134_107_392),
         ("500m", 416_375_168, 498_295_168),
         ("1b", 860_168_320, 991_240_320),
+        ("quickstart", 788_608, 1_837_184),
+        ("text", 792_192, 1_840_768),
     ],
 )
 def test_preset_counts(name, without_embeddings, total):
