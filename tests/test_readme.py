@@ -1,5 +1,6 @@
-"""The README's table of presets against the models."""
+"""The README's table of presets against the models; its Python runs as it stands."""
 
+import dataclasses
 import re
 
 import pytest
@@ -31,15 +32,30 @@ def test_links_and_figures_are_there():
         assert (ROOT / target).is_file(), target
 
 
+def examples() -> list[str]:
+    """The blocks of Python, each of which a test below runs, or compares with a file that is run."""
+    return re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_the_example_of_training_runs(tiny, monkeypatch):
+    """On a small config in place of the quickstart's."""
+    short = dataclasses.replace(tiny, num_train_steps=12, eval=dataclasses.replace(tiny.eval, every_steps=4))
+    monkeypatch.setattr("jaxopt_lm.config_io.load", {"configs/quickstart.py": short}.__getitem__)
+    scope: dict = {}
+    exec(examples()[0], scope)
+    (line,) = scope["plt"].gca().lines
+    scope["plt"].close()
+    assert line.get_xdata().tolist() == [0, 4, 8, 12]
+    assert line.get_ydata().tolist() == list(scope["result"].history["eval/loss"].values)
+
+
 def test_the_example_of_ones_own_optimizer_is_shown_whole():
-    assert f"```py\n{(ROOT / 'examples' / 'my_optimizer.py').read_text()}```" in (ROOT / "README.md").read_text()
+    assert examples()[1] == (ROOT / "examples" / "my_optimizer.py").read_text()
 
 
 def test_the_config_file_with_a_function_of_optax_is_one(tmp_path, monkeypatch):
-    (source,) = re.findall(
-        r"```py\n(import dataclasses\n.*?def get_config.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
-    )
-    (tmp_path / "muon.py").write_text(source)
+    (tmp_path / "muon.py").write_text(examples()[2])
     monkeypatch.chdir(ROOT)
     config = load(f"{tmp_path}/muon.py")
     assert (config.workdir, config.optimizer.learning_rate, config.optimizer.beta) == ("runs/muon", 0.02, 0.9)
@@ -47,8 +63,7 @@ def test_the_config_file_with_a_function_of_optax_is_one(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("standard_promotion")
 def test_compose_example_runs(capsys):
-    text = (ROOT / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    _, _, _, example = examples()
     scope: dict = {}
     exec(example, scope)
     assert "layers/0/up" in capsys.readouterr().out
