@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -55,7 +56,8 @@ def mend_of(number: int | None) -> str:
 def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | None]:
     """Wraps a command line: an `InputError` or an operating-system error becomes one line on stderr and exit code 2.
 
-    Ctrl-C before there is anything to save ends with exit code 130 and no traceback.
+    So does a package that is missing where the optimizers alone are installed. Ctrl-C before there is anything to save
+    ends with exit code 130 and no traceback.
     """
 
     @functools.wraps(main)
@@ -68,12 +70,22 @@ def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | No
             if error.filename is None and error.errno is None:
                 raise
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        except ModuleNotFoundError as error:
+            if not _is_imported_here(error):
+                raise
+            message = f"{error.name} is not installed, which this command needs: pip install 'jaxopt_lm[train]'"
         except KeyboardInterrupt:
             return 130
         print(one_line(message), file=sys.stderr)
         return 2
 
     return wrapped
+
+
+def _is_imported_here(error: ModuleNotFoundError) -> bool:
+    """Whether it is this package that imports what is missing, not a user's file nor another package."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return (frame.f_globals.get("__package__") or "").partition(".")[0] == __package__
 
 
 def let_interrupts_kill() -> None:

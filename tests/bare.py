@@ -1,5 +1,8 @@
-"""The optimizers where nothing but jax and optax is installed: `make bare`."""
+"""The optimizers, and what the commands say, where nothing but jax and optax is installed: `make bare`."""
 
+import contextlib
+import io
+import runpy
 import sys
 
 import jax
@@ -15,6 +18,20 @@ RULES = [
     (r"\d/norm", Label(("embed",), "norm")),
     ("head", Label(("embed", "vocab"), "head")),
 ]
+
+
+MISSING = "error: tyro is not installed, which this command needs: pip install 'jaxopt_lm[train]'\n"
+
+
+def ended(command: str) -> tuple[object, str]:
+    """Exit code and standard error of a command line."""
+    sys.argv, errors = [command, "--help"], io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            runpy.run_module(f"jaxopt_lm.{command}", run_name="__main__")
+    except SystemExit as stop:
+        return stop.code, errors.getvalue()
+    return None, errors.getvalue()
 
 
 def main() -> None:
@@ -33,6 +50,8 @@ def main() -> None:
         assert not jnp.array_equal(moved["head"], params["head"]), name
         assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(moved)), name
         optimizers.telemetry_by_role(optimizers.telemetry(state, params, updates), labels)
+    for command in ("train", "prepare", "plan", "evaluate", "export", "report"):
+        assert ended(command) == (2, MISSING), ended(command)
     heavy = {"flax", "orbax", "tensorflow", "seqio", "grain", "rich", "tyro"} & sys.modules.keys()
     assert not heavy, f"importing the optimizers loaded {sorted(heavy)}"
     print(f"{len(optimizers.OPTIMIZERS)} optimizers work with jax {jax.__version__} and optax {optax.__version__}")

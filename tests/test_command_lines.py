@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from jaxopt_lm import report
 from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.errors import report_input_errors
 from tests import forked
 from tests.conftest import command_line, write_tokens
 from tests.write_config_dumps import ROOT
@@ -60,6 +62,24 @@ def test_help_shows_every_field_with_doc_and_default():
 
     check(load(f"{ROOT}/configs/quickstart.py"), "--config")
     assert "Peak learning rate; the schedule multiplies it. (default: 0.006)" in text
+
+
+def test_a_missing_package_is_one_line(monkeypatch, capsys):
+    """Also of those that are imported late; what a user's own file lacks, or another package, keeps its traceback."""
+    for name in ("tyro", "matplotlib"):
+        with monkeypatch.context() as patched:
+            patched.delitem(sys.modules, "jaxopt_lm.studies.figures", raising=False)
+            patched.setitem(sys.modules, name, None)
+            patched.setattr(sys, "argv", ["report", "--workdir=x"])
+            assert report.main() == 2
+        line = f"error: {name} is not installed, which this command needs: pip install 'jaxopt_lm[train]'\n"
+        assert capsys.readouterr().err == line
+
+    def main():
+        import not_there  # noqa: F401  # pyright: ignore
+
+    with pytest.raises(ModuleNotFoundError):
+        report_input_errors(main)()
 
 
 def test_optimizers_need_jax_and_optax_alone():
