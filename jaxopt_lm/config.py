@@ -24,8 +24,8 @@ _T = TypeVar("_T")
 def _at_least(section: str, config: Any, low: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        where = f"{section}.{name}" if section else name
-        require(value is None or value >= low, f"{where}={value}: must be at least {low}")
+        if value is not None and not value >= low:
+            raise InputError(f"{join_path(section, name)}={value}: must be at least {low}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,8 +253,10 @@ def _check_types(config: Any, path: str) -> None:
         if typing.get_origin(hint) is typing.ClassVar:
             continue
         value, where = getattr(config, name), join_path(path, name)
-        require(has_type(value, hint), f"{where}={value!r}: must be {type_name(hint)}")
-        require(not isinstance(value, int) or abs(value) <= 2**32, f"{where}={value}: must be at most 2^32")
+        if not has_type(value, hint):
+            raise InputError(f"{where}={value!r}: must be {type_name(hint)}")
+        if isinstance(value, int) and abs(value) > 2**32:
+            raise InputError(f"{where}={value}: must be at most 2^32")
         if dataclasses.is_dataclass(value):
             _check_types(value, where)
 

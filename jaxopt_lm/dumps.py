@@ -133,7 +133,8 @@ class _Dump(NamedTuple):
             inner = next((kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)), None)
             if inner is not None and (inner is hint or value is not None):
                 value = self.read(typing.cast(type, inner), value, where)
-            require(has_type(value, hint), f"{where}={value!r}: must be {type_name(hint)}")
+            if not has_type(value, hint):
+                raise InputError(f"{where}={value!r}: must be {type_name(hint)}")
             values[name] = value
         try:
             return cls(**values)

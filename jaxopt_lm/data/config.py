@@ -5,7 +5,7 @@ import re
 import typing
 from typing import Any, Literal
 
-from jaxopt_lm.errors import check_path, require
+from jaxopt_lm.errors import InputError, check_path, require
 
 CC_ALL_32000_SHA256 = "d60acb128cf7b7f2536e8f38a5b18a05535c9e14c7a355904270e15b0945ea86"
 """Of T5's SentencePiece model, gs://t5-data/vocabs/cc_all.32000: 791,656 bytes, 32,000 pieces."""
@@ -45,7 +45,8 @@ class TokensConfig:
         require(self.task in tasks, f"data.task={self.task!r}: must be one of {', '.join(tasks)}")
         for name, low in (("vocab_size", 1), ("extra_ids", 0), ("max_train_files", 1)):
             value = getattr(self, name)
-            require(value is None or low <= value < 2**31, f"data.{name}={value}: must be at least {low}, below 2^31")
+            if value is not None and not low <= value < 2**31:
+                raise InputError(f"data.{name}={value}: must be at least {low}, below 2^31")
         require(
             self.extra_ids < self.vocab_size,
             f"data.extra_ids={self.extra_ids}: must be below data.vocab_size={self.vocab_size}",

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import shutil
 import time
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,7 @@ from jaxopt_lm.data.tokens import (
     token_dtype,
     write_shard,
 )
-from jaxopt_lm.errors import require, writing
+from jaxopt_lm.errors import InputError, require, writing
 from jaxopt_lm.files import lock, sha256_of, sha256_of_file, write_atomically
 
 if TYPE_CHECKING:
@@ -255,8 +254,9 @@ def _manifest(config: TokensConfig, folder: Path, jobs: list[_Job], text: tuple[
         for job in jobs:
             if job.split == split:
                 part = job.part()
-                require(part is not None, f"{folder / _PARTS}: a file there was damaged; run the same command again")
-                yield typing.cast(Part, part)
+                if part is None:
+                    raise InputError(f"{folder / _PARTS}: a file there was damaged; run the same command again")
+                yield part
 
     splits = {split: Split.of(split, parts(split)) for split in SPLITS}
     return Manifest(

@@ -198,7 +198,8 @@ def write_shard(path: Path, documents: Iterable[tuple[np.ndarray, int]], vocab_s
     with new_file(path) as file:
         for ids, size in documents:
             largest = int(ids.max(initial=0))
-            require(largest < vocab_size, f"{path}: token {largest} >= vocab_size={vocab_size}")
+            if largest >= vocab_size:
+                raise InputError(f"{path}: token {largest} >= vocab_size={vocab_size}")
             counts += np.bincount(ids, minlength=vocab_size)
             content = ids.astype(dtype).tobytes()
             digest.update(content)

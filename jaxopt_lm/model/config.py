@@ -60,7 +60,8 @@ class ModelConfig:
         for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "num_kv_heads", "mlp_dim"):
             most = 10_000 if name == "num_layers" else 2**24
             value = getattr(self, name)
-            require(1 <= value <= most, f"model.{name}={value}: must be at least 1 and at most {most}")
+            if not 1 <= value <= most:
+                raise InputError(f"model.{name}={value}: must be at least 1 and at most {most}")
         require(
             self.head_dim is not None or self.embed_dim % self.num_heads == 0,
             f"model.num_heads={self.num_heads}: must divide model.embed_dim={self.embed_dim}, or give model.head_dim",
@@ -75,7 +76,8 @@ class ModelConfig:
         )
         for name in ("norm_eps", "rope_theta", "init_std"):
             value = getattr(self, name)
-            require(0 < value <= 1e38, f"model.{name}={value}: must be positive and at most 1e38")
+            if not 0 < value <= 1e38:
+                raise InputError(f"model.{name}={value}: must be positive and at most 1e38")
 
     @property
     def head_width(self) -> int:

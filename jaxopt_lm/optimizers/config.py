@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_lm.errors import require
+from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.labels import ROLES, Label
 from jaxopt_lm.optimizers.groups import require_labels
 from jaxopt_lm.optimizers.rates import scale_by_rate
@@ -101,11 +101,9 @@ def check(
         return
     open_high = open_high or high == math.inf
     inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
-    interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
-    require(
-        inside and abs(value) <= FLOAT32_MAX,
-        f"{field_name(config, name)}={value}: must be finite in float32 and in {interval}",
-    )
+    if not (inside and abs(value) <= FLOAT32_MAX):
+        interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+        raise InputError(f"{field_name(config, name)}={value}: must be finite in float32 and in {interval}")
 
 
 def check_decays(config: Any, *names: str) -> None:
@@ -122,8 +120,8 @@ def check_eps(config: Any, name: str = "eps") -> None:
 def check_roles(config: Any, *names: str) -> None:
     """Fields of roles hold roles."""
     for name in names:
-        unknown = set(getattr(config, name)) - set(ROLES)
-        require(not unknown, f"{field_name(config, name)}={sorted(unknown)}: roles are {', '.join(ROLES)}")
+        if unknown := set(getattr(config, name)) - set(ROLES):
+            raise InputError(f"{field_name(config, name)}={sorted(unknown)}: roles are {', '.join(ROLES)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_lm.errors import require
+from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.labels import ROLES
 from jaxopt_lm.optimizers.config import OptimizerConfig, by_count
 from jaxopt_lm.optimizers.labelling import check_are_labels, is_function, labels_of, path_name, trained, with_mask
@@ -125,8 +125,8 @@ def _at(config: OptimizerConfig, count: Any) -> OptimizerConfig:
         if not callable(leaf):
             return leaf
         found: Any = leaf(jnp.asarray(count, jnp.int32))
-        scalar = jax.tree_util.all_leaves([found]) and jnp.ndim(found) == 0
-        require(scalar, f"{path_name(path)}: its schedule must give a scalar, gives {type(found).__name__}")
+        if not (jax.tree_util.all_leaves([found]) and jnp.ndim(found) == 0):
+            raise InputError(f"{path_name(path)}: its schedule must give a scalar, gives {type(found).__name__}")
         return found
 
     return jax.tree_util.tree_map_with_path(value, config)

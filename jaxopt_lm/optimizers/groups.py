@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_lm.errors import require
+from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.labels import Label
 from jaxopt_lm.optimizers.trees import map_params
 
@@ -60,7 +60,8 @@ def matrix_axes(label: Label) -> tuple[tuple[int, ...], ...]:
         else:
             groups.append([i])
     of_heads = sum(label.axes[group[0]] in _HEAD_AXES for group in groups)
-    require(of_heads <= 1, f"{label}: must be a vector or a matrix; put the axes of the heads side by side")
+    if of_heads > 1:
+        raise InputError(f"{label}: must be a vector or a matrix; put the axes of the heads side by side")
     if len(groups) > 2:
         split = 1 if label.axes[groups[0][0]] == "out" else len(groups) - 1
         groups = [list(itertools.chain(*part)) for part in (groups[:split], groups[split:])]

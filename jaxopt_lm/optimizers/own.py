@@ -77,12 +77,13 @@ def check_class(cls: type) -> None:
     hints = typing.get_type_hints(cls)
     for name in (field.name for field in dataclasses.fields(cls)):
         where = f"{cls.__qualname__}.{name}"
-        require(name not in ("name", "source_sha256"), f"{where}: dumps use that name; call the field otherwise")
-        require(
-            _in_json(hints[name]),
-            f"{where}: is declared {hints[name]}; a field must be float, int, bool, str, Literal[...], tuple[X, ...] "
-            "of one of these, another config, or one of these | None",
-        )
+        if name in ("name", "source_sha256"):
+            raise InputError(f"{where}: dumps use that name; call the field otherwise")
+        if not _in_json(hints[name]):
+            raise InputError(
+                f"{where}: is declared {hints[name]}; a field must be float, int, bool, str, Literal[...], "
+                "tuple[X, ...] of one of these, another config, or one of these | None"
+            )
 
 
 def _in_json(hint: Any) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxopt_lm.errors import require
+from jaxopt_lm.errors import InputError, require
 
 
 def is_masked(node: Any) -> bool:
@@ -47,10 +47,10 @@ def widen(tree: Any, name: str = "this transformation") -> Any:
     """
 
     def wide(x):
-        require(
-            not jnp.issubdtype(x.dtype, jnp.complexfloating),
-            f"{name}: takes real arrays, has {x.dtype}; wrap it in optax.contrib.split_real_and_imaginary",
-        )
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):
+            raise InputError(
+                f"{name}: takes real arrays, has {x.dtype}; wrap it in optax.contrib.split_real_and_imaginary"
+            )
         return x.astype(wide_dtype(x.dtype))
 
     return jax.tree.map(wide, tree)

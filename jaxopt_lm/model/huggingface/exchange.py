@@ -193,8 +193,10 @@ def _check_tensors(
     floats = list(DTYPES.values())
     for name, shape in expected.items():
         path, dtype, found = stored[name]
-        require(dtype in floats, f"{path}: {name} is {dtype}: must be one of {', '.join(floats)}; convert it")
-        require(found == shape, f"{path}: {name} is {list(found)}: must be {list(shape)} by {CONFIG}; mend either")
+        if dtype not in floats:
+            raise InputError(f"{path}: {name} is {dtype}: must be one of {', '.join(floats)}; convert it")
+        if found != shape:
+            raise InputError(f"{path}: {name} is {list(found)}: must be {list(shape)} by {CONFIG}; mend either")
 
 
 def _fill(params: Params, tensor: Tensor, value: np.ndarray, path: Path) -> None:

@@ -56,8 +56,8 @@ def _sharded(folder: Path) -> dict[str, Stored]:
     if not isinstance(places, dict) or not places:
         raise InputError(f"{path}: weight_map is missing; fetch it again")
     for name in places.values():
-        plain = isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
-        require(plain, f"{path}: weight_map names {name!r}: must be a .safetensors file in this folder")
+        if not (isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")):
+            raise InputError(f"{path}: weight_map names {name!r}: must be a .safetensors file in this folder")
     shards = sorted(set(places.values()))
     missing = [name for name in shards if not (folder / name).is_file()]
     require(not missing, f"{folder}: shards are missing: {listed(missing)}; fetch them")

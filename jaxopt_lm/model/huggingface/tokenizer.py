@@ -128,11 +128,11 @@ def compare(folder: str | os.PathLike, path: str | os.PathLike) -> list[str]:
 def _check_pieces(path: Path, ours: Vocabulary) -> None:
     theirs = _pieces(path)
     for i, piece in enumerate(ours.pieces):
-        require(
-            theirs.get(i) == piece,
-            f"{path}: id {i} is {theirs.get(i)!r}, in {ours.name} it is {piece!r}: rows of one vocabulary would be "
-            "trained as another's; prepare the tokens with the folder's vocabulary",
-        )
+        if theirs.get(i) != piece:
+            raise InputError(
+                f"{path}: id {i} is {theirs.get(i)!r}, in {ours.name} it is {piece!r}: rows of one vocabulary would be "
+                "trained as another's; prepare the tokens with the folder's vocabulary"
+            )
 
 
 def _pieces(path: Path) -> dict[int, str]:
