@@ -251,13 +251,12 @@ def telemetry_by_role(found: Telemetry, labels: Any, token_counts: np.ndarray | 
       found: what `telemetry` returned.
       labels: the parameters' tree of `Label`s.
       token_counts: how often each vocabulary entry occurs in the training text, [V] or shorter: the second moment of
-        the
-        head's entries that do occur is then averaged over ten equal groups of them, rarest first.
+        the head's entries that do occur is then averaged over ten equal groups of them, rarest first.
 
     Returns:
       `effective_learning_rate/ROLE/QUANTILE` over the blocks that have had a gradient (of a fixed sample of 65536 a
       role, where there are more), 0 where none has, and per role the means over parameters of every other field of
-      `Telemetry`, `without_gradient/ROLE` among them; `head_second_moment/decile_0` to 9.
+      `Telemetry`, `without_gradient/ROLE` among them; `head_second_moment/tenth_0` to 9.
     """
     leaves = jax.tree.leaves(labels)
     groups = {role: [i for i, label in enumerate(leaves) if label.role == role] for role in {x.role for x in leaves}}
@@ -303,9 +302,7 @@ def _by_frequency(second_moments, leaves, token_counts):
     counts[: len(token_counts)] = token_counts
     by_count = np.argsort(counts, kind="stable")
     tenths = np.array_split(by_count[counts[by_count] > 0], 10)
-    return {
-        f"head_second_moment/decile_{i}": jnp.mean(per_entry[tenth]) for i, tenth in enumerate(tenths) if tenth.size
-    }
+    return {f"head_second_moment/tenth_{i}": jnp.mean(per_entry[tenth]) for i, tenth in enumerate(tenths) if tenth.size}
 
 
 def grad_norms(grads: Any, labels: Any) -> dict[str, jax.Array]:

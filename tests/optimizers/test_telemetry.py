@@ -213,7 +213,7 @@ def test_by_role_summarises_blocks():
     for name, q in (("min", 0), ("q25", 0.25), ("median", 0.5), ("q75", 0.75), ("max", 1)):
         np.testing.assert_allclose(scalars[f"effective_learning_rate/head/{name}"], np.quantile(blocks, q), rtol=1e-6)
     v = np.ravel(found.second_moment["head"])
-    by_frequency = [scalars[f"head_second_moment/decile_{i}"] for i in range(4)]
+    by_frequency = [scalars[f"head_second_moment/tenth_{i}"] for i in range(4)]
     np.testing.assert_allclose(by_frequency, v[[4, 2, 0, 3]], rtol=1e-6)  # 1 and 5 do not occur
 
 

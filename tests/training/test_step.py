@@ -75,7 +75,7 @@ def test_telemetry_is_among_the_metrics_where_asked_for():
     chex.assert_trees_all_close(after, plain, rtol=1e-5, atol=1e-7)
     chex.assert_trees_all_close({name: more[name] for name in metrics}, metrics, rtol=1e-5)
     assert all(name.startswith("telemetry/") for name in more.keys() - metrics.keys())
-    for name in ("effective_learning_rate/head/median", "head_second_moment/decile_9", "grads_norm/mlp/layer_00"):
+    for name in ("effective_learning_rate/head/median", "head_second_moment/tenth_9", "grads_norm/mlp/layer_00"):
         assert float(more[f"telemetry/{name}"]) > 0
 
 
