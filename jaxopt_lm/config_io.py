@@ -2,7 +2,7 @@
 
 A config file is Python with `get_config(arg) -> TrainConfig`; `arg` is what follows the colon of `--config=FILE:arg`.
 A run's own `config.json` is read the same way: a dump, complete and with the version of its fields. The source of a
-user's own optimizer stands beside it and is executed on reading. Fields are then overridden one by one:
+user's own optimizer is kept beside it and is executed on reading. Fields are then overridden one by one:
 `--config.optimizer.b1=0.95`, or a whole class is chosen, `--config.optimizer=lion`.
 """
 

@@ -1,7 +1,7 @@
 """What a parameter says of itself: its logical axes and its role.
 
 The model attaches a `Label` to every parameter where it is made; sharding, optimizer blocks, weight-decay masks and
-telemetry read it. It lies below all rooms so that they share one vocabulary without knowing each other.
+telemetry read it. It is a module of its own so that they share one vocabulary without importing each other.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class Label:
     Names of axes that mean something, to optimizers or on meshes, are `AXES`; any other name, `kernel_height` say, is
     an ordinary axis. Optimizers read of them:
 
-    - `layers` stays apart everywhere: each stacked layer is updated as if it stood alone;
+    - `layers` stays apart everywhere: each stacked layer is updated as if it were a parameter of its own;
     - `heads, kv_heads, head_dim, value_dim` side by side are one side of a matrix;
     - muon, soap, adafactor and mars see a parameter of more than two axes as a matrix of all axes but the last, and the
       last: a convolution's [height, width, in, out] is [height width in, out]. `out` names an output axis that may come

@@ -134,7 +134,7 @@ def gather(text: str) -> list[str]:
 
 
 def check_agreement(config: TrainConfig) -> None:
-    """Raises `InputError` in every process unless all have this config and these versions; where tokens lie may differ.
+    """Raises `InputError` in every process unless all have this config and these versions; `tokens_dir` may differ.
 
     Each would build a program of its own, and their collectives would mix numbers, or wait for ever.
     """
@@ -185,7 +185,7 @@ def ending_the_others() -> Iterator[None]:
 
 
 class StopSignals:
-    """While somebody is `listening`, the first SIGINT or SIGTERM is remembered and said; a second has its usual effect.
+    """Within `listening`, the first SIGINT or SIGTERM is remembered and said; a second has its usual effect.
 
     Outside the main thread, where Python delivers no signals, nothing is heard.
 
@@ -286,10 +286,10 @@ def _telling(say: Callable[[int], None], numbers: tuple[int, ...]) -> Iterator[N
 
 
 def pass_on(number: int) -> None:
-    """Does what a signal that was remembered does when nobody listens.
+    """Does what a signal that was remembered does outside `StopSignals.listening`.
 
-    A handler is called: the usual one of SIGINT raises KeyboardInterrupt. SIGTERM, which would kill the process as it
-    stands, raises SystemExit.
+    A handler is called: the usual one of SIGINT raises KeyboardInterrupt. SIGTERM, which would kill the process at
+    once, raises SystemExit.
     """
     if callable(signal.getsignal(number)):
         signal.raise_signal(number)

@@ -1,7 +1,7 @@
 """Batches of token windows, as pure functions of (seed, step).
 
 A window is `length` consecutive tokens; window i starts at token i * length, so windows do not overlap and the tokens
-left over at the end of the split belong to none. Training walks through exact permutations of all windows, a new one
+left over at the end of the split belong to none. Training goes through exact permutations of all windows, a new one
 each epoch; evaluation reads them in order.
 """
 

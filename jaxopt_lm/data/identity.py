@@ -1,8 +1,8 @@
 """Whether tokens are those of a config: of its settings, its vocabulary and its text. Loads no TensorFlow.
 
-Text and vocabulary are what their bytes are, wherever they are and however a config spells that. Files that are not at
-hand, as where tokens were copied to another machine, pass where the config spells their place as it was when the tokens
-were made.
+Text and vocabulary are compared by their bytes, wherever they are stored and however a config writes that path. Files
+that are not there, as where tokens were copied to another machine, pass where the config writes their path as it was
+when the tokens were made.
 """
 
 from pathlib import Path

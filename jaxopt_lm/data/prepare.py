@@ -1,8 +1,9 @@
 """Turns a task into tokens on disk, in shards that any number of processes share and that survive kills.
 
 Every shard of the source becomes one shard of tokens. A process *claims* a shard by locking a file in `.parts`, so that
-its claim ends with it, and marks a finished shard by a file of what it counted; whoever finds all of them finished
-writes the manifest. A rerun therefore does only what is missing, and the result does not depend on who did what.
+its claim ends with it, and marks a finished shard by a file of what it counted; the process that finds all of them
+finished writes the manifest. A rerun therefore does only what is missing, and the result does not depend on which
+process did what.
 """
 
 import contextlib
@@ -205,7 +206,7 @@ def _make_vocabulary(config: TokensConfig, folder: Path, source: "seqio.DataSour
 
 
 def _work(jobs: list[_Job], task: "seqio.Task", config: TokensConfig, progress: Progress) -> None:
-    """Does every job that nobody does; at the end waits for the others, and does what one of them left behind."""
+    """Does every job that no other process does; at the end waits for the others, and does what one of them left."""
     num_tokens, total = 0, sum(job.size for job in jobs)
     for wait in (False, True):
         for job in jobs:

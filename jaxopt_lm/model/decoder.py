@@ -1,4 +1,4 @@
-"""The decoder of both families of the papers, in flax.nnx, and the pure functions the rest of the house uses.
+"""The decoder of both families of the papers, in flax.nnx, and the pure functions that the rest of the package uses.
 
 Vocabulary. A *parameter* is declared once, by `_param` or in `Norm`, with its logical axes and its role. Outside this
 file parameters are a plain nested dict of arrays; `init`, `labels`, `logits` map configs and such dicts to arrays,
@@ -37,7 +37,7 @@ class Placement:
     """What a mesh of devices does with arrays inside the model. This one, of a single device, does nothing."""
 
     def pin(self, x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-        """`x`, lying as an array of these logical axes does."""
+        """`x`, placed as an array of these logical axes is."""
         del axes
         return x
 

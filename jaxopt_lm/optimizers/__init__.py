@@ -1,7 +1,6 @@
 """Optimizers of language models as optax transformations, on jax and optax alone.
 
-`adamw(3e-4)`, `muon(0.02, labels)` and their siblings are optax transformations; their `scale_by_…` parts stand in the
-modules.
+`adamw(3e-4)`, `muon(0.02, labels)` and the like are optax transformations; their `scale_by_…` parts are in the modules.
 `OPTIMIZERS` is the registry behind `--config.optimizer`: a name and the config dataclass that makes it.
 """
 

@@ -58,7 +58,7 @@ def layer_square_sums(tree: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def clip_by_layer_norm(max_norm: ArrayLike, labels: Any) -> optax.GradientTransformation:
-    """`clip_by_global_norm` for each layer by its own norm; what lies outside the layers is one group.
+    """`clip_by_global_norm` for each layer by its own norm; what is outside the layers is one group.
 
     Norms are of the gradients that it is given: in `optax.masked` or `optax.partition` those of its part of a layer.
 

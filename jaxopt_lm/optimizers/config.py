@@ -1,10 +1,10 @@
 """Configs whose numbers can be traced.
 
 A config of an optimizer or a schedule is a frozen dataclass and a pytree at once. Its numbers (fields of type float,
-and durations: ints whose name ends in `_steps`) are leaves: they travel into the jitted step as arguments, so a sweep
+and durations: ints whose name ends in `_steps`) are leaves: they are passed to the jitted step as arguments, so a sweep
 can vmap over them and nothing is recompiled when one changes. All other fields (bool, str, choices) are structure.
 
-Beside each config stands its constructor, a function as people who compose optax chains expect (see `construct`).
+Beside each config is its constructor, a function for use in optax chains (see `construct`).
 """
 
 import abc
@@ -51,8 +51,8 @@ traceable_classes: set[type] = set()
 def register(cls: type, numbers: Sequence[str]) -> None:
     """Registers a dataclass as a pytree with the fields `numbers` as its leaves.
 
-    It is rebuilt from leaves of any kind (axes of a vmap, differences, None) without its checks: those are for the
-    people who make one.
+    It is rebuilt from leaves of any kind (axes of a vmap, differences, None) without its checks: those are for
+    configs that are made by their class.
     """
     structure = [field.name for field in dataclasses.fields(cls) if field.name not in numbers]
 
@@ -82,7 +82,7 @@ def _is_number(name: str, hint: Any) -> bool:
 
 
 def field_name(config: Any, name: str) -> str:
-    """How an error calls a field: by its class, for a config does not know what it will be a part of.
+    """How an error calls a field: by its class, for a config has no reference to the one that it is a part of.
 
     What reads dumps and command lines puts the dotted path there.
     """
@@ -107,7 +107,7 @@ def check(
 
 
 def check_decays(config: Any, *names: str) -> None:
-    """Decay rates of averages lie in [0, 1)."""
+    """Decay rates of averages are in [0, 1)."""
     for name in names:
         check(config, name, 0, 1, open_high=True)
 

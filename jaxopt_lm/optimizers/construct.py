@@ -1,4 +1,4 @@
-"""Constructors: what stands beside each config for people who compose optax chains.
+"""Constructors: the function beside each config, for use in optax chains.
 
 `construct` makes the optimizer of a config class from a constructor's arguments. Labels and masks may be functions of
 the parameters: they are asked at `init` and at every `update`, with the very tree that these get.
@@ -50,7 +50,7 @@ def construct(
       mask: in place of decay_roles: a tree of bools like the parameters, a prefix of it, or a function that gives one.
       mu_dtype: bfloat16, as a string or dtype, or None.
       **fields: the other fields. Every number may be a Python number, a traced scalar or a schedule: a function of the
-        count of updates made so far, as in optax. An int is structure; None stands for the config's default, which
+        count of updates made so far, as in optax. An int is structure; None means the config's default, which
         `optax.inject_hyperparams` would turn into an array.
 
     Raises:

@@ -91,7 +91,7 @@ def cards_table(optimizers: dict[str, type[OptimizerConfig]]) -> str:
     lines = [
         "# Conventions of every optimizer",
         "",
-        "Written by `python -m jaxopt_lm.optimizers`; the cards stand in the docstrings. lr is the learning rate in",
+        "Written by `python -m jaxopt_lm.optimizers`; the cards are in the docstrings. lr is the learning rate in",
         "force, u the direction, t the step counted from 1, g the gradient, p the parameter.",
         "",
         "| optimizer | " + " | ".join(key.lower() for key in CARD) + " |",

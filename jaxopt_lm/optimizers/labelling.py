@@ -1,4 +1,4 @@
-"""Labels for anyone's parameters: rules on their paths, functions of them, and whether labels fit the parameters."""
+"""Labels for the parameters of any model: rules on their paths, functions of them, and whether labels fit."""
 
 import dataclasses
 import functools
@@ -58,7 +58,7 @@ def label_params(rules: Rules, /) -> Callable[[Any], Any]: ...
 @overload
 def label_params(params: Any, rules: Rules) -> Any: ...
 def label_params(params: Any, rules: Rules | None = None) -> Any:
-    """Labels for anyone's parameters, from rules on their paths.
+    """Labels for the parameters of any model, from rules on their paths.
 
     `label_params(rules)` is the function from parameters to labels, which constructors take as `labels`: it is given
     the very tree that the optimizer gets, Flax nnx's or equinox's too.

@@ -113,10 +113,10 @@ def FromOptax(
     `FromOptax("optax.contrib:muon", {"learning_rate": 0.02, "beta": 0.9, "nesterov": False})`. Floats are numbers, to
     be traced as those of every config; bools, ints, strings and tuples are structure. An argument whose default is one
     of these is a field too, so that a dump is complete. The function gets the parameters as the model has them, stacked
-    layers and heads included, and what it guesses from their shapes is its affair.
+    layers and heads included, and what it guesses from their shapes is not checked.
 
     Args:
-      function: `MODULE:FUNCTION` or `FILE.py:FUNCTION`, or the function itself if it stands at the top level of a file.
+      function: `MODULE:FUNCTION` or `FILE.py:FUNCTION`, or the function itself if it is at the top level of a file.
         It takes `learning_rate`, which the schedule multiplies, and returns updates that only have to be added.
       arguments: of the function, by name.
       **fields: `decay_roles`, which the function must take a mask for if it has `weight_decay` itself; `weight_decay`,

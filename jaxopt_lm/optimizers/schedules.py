@@ -29,7 +29,7 @@ class ScheduleConfig(abc.ABC):
     warmup_fraction: float | None = None
     """The same as a fraction of the run; given in place of warmup_steps."""
     start_fraction: float = 0.1
-    """Where the warmup line starts, as a fraction of the peak; the first step lies one step above it."""
+    """Where the warmup line starts, as a fraction of the peak; the first step is one step above it."""
 
     def __post_init__(self):
         _check_given_once(self, "warmup")

@@ -71,10 +71,10 @@ def origin_of(thing: Any) -> Origin:
     """The origin of a class or function.
 
     Raises:
-      InputError: it stands in no file, or not at the top level of one.
+      InputError: it is defined in no file, or not at the top level of one.
     """
     module, attribute = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", "")
-    found = _remembered(module) and _stands_where_it_says(thing)
+    found = _remembered(module) and _is_where_it_says(thing)
     _require_found(found, attribute or str(thing))
     return Origin(LOADED[module][0], attribute, LOADED[module][1])
 
@@ -97,7 +97,7 @@ def _require_found(found: bool, what: str) -> None:
 def load_file(path: Path, within: str | None = None) -> ModuleType:
     """The module in a file; the same one wherever the file's name and bytes are the same.
 
-    What stands beside the file can be imported by it.
+    It can import the modules beside it.
 
     Args:
       path: of the file.
@@ -128,7 +128,7 @@ def load_file(path: Path, within: str | None = None) -> ModuleType:
 
 @contextlib.contextmanager
 def importing_beside(path: Path) -> Iterator[None]:
-    """Within it, what stands beside a file can be imported, after all else."""
+    """Within it, the modules beside a file can be imported, after all others."""
     beside = str(path.parent.absolute())
     added = [] if beside in sys.path else [beside]
     sys.path.extend(added)
@@ -155,14 +155,14 @@ def find(spec: str) -> tuple[Any, Origin]:
         thing = _attribute(module, match["attribute"], spec)
         return thing, Origin(path.name, match["attribute"], LOADED[module.__name__][1])
     thing = _attribute(_imported(match["module"], spec), match["attribute"], spec)
-    if _stands_where_it_says(thing):
+    if _is_where_it_says(thing):
         return thing, origin_of(thing)
     _require_found(_remembered(match["module"]), spec)
     place, content = LOADED[match["module"]]
     return thing, Origin(place, match["attribute"], content)
 
 
-def _stands_where_it_says(thing: Any) -> bool:
+def _is_where_it_says(thing: Any) -> bool:
     """Whether a class or function is to be found by its own module and name: a `functools.partial` is not."""
     home: Any = sys.modules.get(getattr(thing, "__module__", None) or "")
     for part in getattr(thing, "__qualname__", "?").split("."):

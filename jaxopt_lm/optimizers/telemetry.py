@@ -179,7 +179,7 @@ def _part(node: Any, numbers: dict[str, Any], params: Any) -> _Part | None:
         stored = map_params(lambda r, c: (r, c) if c.size else (r,), node.row, node.column)
         nu = map_params(lambda m, rc: factored(*rc).reshape(m.shape) if len(rc) == 2 else rc[0], node.mu, stored)
         return _Part(node.mu, nu, stored, node.count, numbers)
-    if isinstance(node, ScaleBySoapState):  # v lies in the eigenbases, m does not
+    if isinstance(node, ScaleBySoapState):  # v is in the eigenbases, m is not
         nu = jax.tree.map(lambda p, s: s if is_masked(s) else s.nu.reshape(p.shape), params, node.matrices)
         return _Part(None, nu, map_params(lambda v: (v,), nu), node.count - 1, numbers)
     if isinstance(node, optax.contrib.ProdigyState):  # its moments are of d * g

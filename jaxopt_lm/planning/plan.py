@@ -39,7 +39,7 @@ class Plan:
       mesh: sizes of data, fsdp, tensor.
       num_params: in the whole model.
       params: bytes of parameters.
-      grads: bytes of gradients, which lie as the parameters do; of microbatches, their wide sum and one part's.
+      grads: bytes of gradients, which are placed as the parameters are; of microbatches, their wide sum and one part's.
       opt_state: bytes of the optimizer's state.
       batch: bytes of tokens and targets.
       activations: by rematerialisation policy, what one microbatch keeps for the backward pass, gathered weights

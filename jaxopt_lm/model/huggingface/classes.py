@@ -21,7 +21,7 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 class Tensor(NamedTuple):
-    """A tensor of a checkpoint and where it lies in our parameters.
+    """A tensor of a checkpoint and its place in our parameters.
 
     Attributes:
       name: in the checkpoint.

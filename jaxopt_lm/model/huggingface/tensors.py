@@ -36,7 +36,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """Every tensor in a folder by name, from the headers alone: model.safetensors, or else the index's shards.
 
     Raises:
-      InputError: files are missing or damaged, lie outside the folder, or are pickles.
+      InputError: files are missing or damaged, are outside the folder, or are pickles.
     """
     if (folder / WEIGHTS).is_file():
         return _header(folder / WEIGHTS)
