@@ -4,7 +4,6 @@ The source of an optimizer that is the user's own stands beside `config.json`; r
 """
 
 import dataclasses
-import fcntl
 import functools
 import json
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from jaxopt_lm.config import DistributedConfig, TrainConfig
 from jaxopt_lm.dumps import differences, sources, to_json
 from jaxopt_lm.errors import InputError, require
-from jaxopt_lm.files import write_atomically
+from jaxopt_lm.files import lock, write_atomically
 from jaxopt_lm.runs.read import read_config, saved_steps
 
 _LENGTHS = ("num_train_steps", "schedule.warmup_", "schedule.decay_")
@@ -55,16 +54,14 @@ class RunFolder:
         self.path = Path(config.workdir)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115
+            self._lock = lock(self.path / ".lock", wait=False)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise InputError(f"workdir={config.workdir}: cannot be made: {reason}; give another path") from None
+        if self._lock is None:
+            raise InputError(f"workdir={config.workdir}: another process trains there; wait or give another")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check_config(config)
-        except BlockingIOError:
-            self._lock.close()
-            raise InputError(f"workdir={config.workdir}: another process trains there; wait or give another") from None
         except BaseException:
             self._lock.close()
             raise
@@ -113,7 +110,8 @@ class RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes `result.json`, atomically."""

@@ -12,24 +12,12 @@ import numpy as np
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.dumps import from_dict
 from jaxopt_lm.errors import InputError, require
+from jaxopt_lm.files import read_json
 
 
 def saved_steps(folder: Path) -> list[int]:
     """The steps that a folder of checkpoints holds, sound or not, oldest first; `0004` is no name that was written."""
     return sorted(int(path.name) for path in folder.glob("*") if re.fullmatch("0|[1-9][0-9]*", path.name))
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file of a run.
-
-    Raises:
-      InputError: the file is missing or damaged.
-    """
-    require(path.is_file(), f"{path}: no such file; {path.parent} is not the folder of a run")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}; give another folder") from None
 
 
 def read_config(folder: str | os.PathLike) -> TrainConfig:
@@ -38,7 +26,9 @@ def read_config(folder: str | os.PathLike) -> TrainConfig:
     Raises:
       InputError: `config.json` is missing or damaged.
     """
-    return from_dict(TrainConfig, read_json(Path(folder, "config.json")), folder)
+    path = Path(folder, "config.json")
+    require(path.is_file(), f"{path}: no such file; {folder} is not the folder of a run")
+    return from_dict(TrainConfig, read_json(path, "give another folder"), folder)
 
 
 def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
