@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from jaxopt_lm import processes
+from jaxopt_lm import processes, terminal
 from jaxopt_lm.chips import peak_flops
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.data.tokens import VOCABULARY
@@ -63,7 +63,8 @@ class Result:
 def train(config: TrainConfig, console: Console | None = None) -> Result:
     """Trains, or goes on training, the run in `config.workdir`; returns when it is done or has diverged.
 
-    Leaves nothing behind in the process: two runs, one after the other, are as two processes.
+    Two runs, one after the other, are as two processes; but what the first has compiled serves the second, if they
+    differ in numbers alone (see `Program`).
 
     The first Ctrl-C or SIGTERM is said to be heard, and takes effect once the state is saved, after the step or batch
     of an evaluation under way. Ctrl-C raises KeyboardInterrupt, which ends a loop over runs, or a notebook's cell;
@@ -93,7 +94,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
     processes.start(config.distributed)
     primary = processes.is_primary()
     console = (console or Console()) if primary else Console(quiet=True)
-    say: Say = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
+    say: Say = functools.partial(terminal.say, console)
     stop = (StopSignals if jax.process_count() == 1 else StopTogether)(say)
     with processes.ending_the_others(), contextlib.ExitStack() as stack:
         with processes.together():
