@@ -127,7 +127,7 @@ class Decile(NamedTuple):
 
 
 def deciles(counts: np.ndarray) -> np.ndarray:
-    """The tenth of the text in which each vocabulary entry lies: 0 for the most frequent, 9 for the rarest, int32.
+    """The tenth of the text to which each vocabulary entry belongs: 0 for the most frequent, 9 for the rarest, int32.
 
     Entries are laid end to end by falling frequency; an entry belongs to the tenth that holds its middle. Very frequent
     entries are wider than a tenth and may leave one empty. Entries that never occur are in the last.

@@ -129,7 +129,7 @@ def fit(
     """Trains from a state to the last step.
 
     A stop takes effect after the step, or the batch of an evaluation, under way: the state is told to be saved at once,
-    and what is due of an evaluation is left out; who goes on makes it first.
+    and what is due of an evaluation is left out; the run that goes on makes it first.
 
     Args:
       program: of the run or the population.
@@ -267,7 +267,7 @@ class Throughput:
         self._since = self._since or (step, time.perf_counter())
 
     def read(self, step: int) -> float | None:
-        """Steps per second since the last reading or pause, as step `step` is done; None if no step lies between."""
+        """Steps per second since the last reading or pause, as step `step` is done; None if there is no step between."""
         first, then = self._since or (step, 0.0)
         self._since = (step, time.perf_counter())
         return (step - first) / (self._since[1] - then) if step > first else None

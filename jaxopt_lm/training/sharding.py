@@ -1,4 +1,4 @@
-"""Where arrays lie on a mesh of devices: one table from logical axes to mesh axes, and everything derived from it.
+"""Where arrays are placed on a mesh of devices: one table from logical axes to mesh axes, and everything derived from it.
 
 Mesh axes: `data` copies the parameters and divides the batch; `fsdp` divides the batch and, between their uses, the
 parameters; `tensor` divides heads, hidden units and the vocabulary. Parameters declare their logical axes where they
@@ -121,7 +121,7 @@ def logical_axes(f: Callable[[Any], Any], shapes: Any, labels: Any) -> Any:
 
     found = [[set() for _ in x.shape] for x in jax.tree.leaves(here)]
     for axis in RULES:
-        # A threshold on a size, as Adafactor's, may lie right above it; then it does not lie right below.
+        # A threshold on a size, as Adafactor's, may be right above it; then it is not right below.
         there = next((tree for by in (1, -1) if ranks(tree := resized(axis, by)) == ranks(here)), None)
         for names, x, y in zip(found, jax.tree.leaves(here), jax.tree.leaves(there or here), strict=True):
             for name, size, other in zip(names, x.shape, y.shape, strict=True):
@@ -213,7 +213,7 @@ class Rows:
     """The rows of a batch on a mesh.
 
     Attributes:
-      local: those that lie on devices of this process, in order: what it has to read.
+      local: those on devices of this process, in order: what it has to read.
     """
 
     def __init__(self, mesh: Mesh, batch_size: int):

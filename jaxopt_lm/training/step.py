@@ -181,7 +181,7 @@ class _Objective(NamedTuple):
         return model.logits(self.config, params, tokens, self.place)
 
     def _pinned(self, grads):
-        """Gradients, lying as the parameters do."""
+        """Gradients, placed as the parameters are."""
         return jax.tree.map(lambda g, label: self.place.pin(g, label.axes), grads, model.labels(self.config))
 
     def _loss(self, params, part):
