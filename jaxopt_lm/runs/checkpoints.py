@@ -58,7 +58,7 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is not None and jax.process_count() > 1:
-            return  # a save under way waits for the others, who may be waiting for this process
+            return  # a save under way waits for the others, which may be waiting for this process
         try:
             self._manager.wait_until_finished()
         except (ValueError, OSError) as error:
@@ -151,7 +151,7 @@ def _barrier(*, key: str, timeout_ms: int) -> None:
 
 
 def read_checkpoint(folder: Path, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
-    """`Checkpoints.restore` for who only reads."""
+    """`Checkpoints.restore` for a process that does not train."""
     with ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(create=False)) as manager:
         return _restore(manager, step, target)
 

@@ -267,7 +267,7 @@ class Throughput:
         self._since = self._since or (step, time.perf_counter())
 
     def read(self, step: int) -> float | None:
-        """Steps per second since the last reading or pause, as step `step` is done; None if there is no step between."""
+        """Steps per second since the last reading or pause, as step `step` is done; None if no step is between."""
         first, then = self._since or (step, 0.0)
         self._since = (step, time.perf_counter())
         return (step - first) / (self._since[1] - then) if step > first else None

@@ -27,7 +27,7 @@ def token_losses(logits_TV: jax.Array, targets_T: jax.Array) -> tuple[jax.Array,
     """Cross-entropy `log Z - logit[target]` and `log Z` of every token, in nats, in the logits' dtype.
 
     The backward pass forms `softmax * (d_ce + d_log_z) - onehot * d_ce` in one sweep that overwrites the logits: plain
-    differentiation keeps exp(logits) beside them and scatters into a third tensor. Tokens lie on one axis, since XLA
+    differentiation keeps exp(logits) beside them and scatters into a third tensor. Tokens are on one axis, since XLA
     reuses the buffer for two-dimensional logits only.
     """
     return _token_losses_forward(logits_TV, targets_T)[0]

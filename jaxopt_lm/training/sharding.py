@@ -1,4 +1,4 @@
-"""Where arrays are placed on a mesh of devices: one table from logical axes to mesh axes, and everything derived from it.
+"""How arrays are placed on a mesh of devices: one table from logical axes to mesh axes, and all that follows from it.
 
 Mesh axes: `data` copies the parameters and divides the batch; `fsdp` divides the batch and, between their uses, the
 parameters; `tensor` divides heads, hidden units and the vocabulary. Parameters declare their logical axes where they
