@@ -1,5 +1,6 @@
 """Strictness for every test, and small worlds to train in."""
 
+import dataclasses
 import fcntl
 import hashlib
 import os
@@ -156,7 +157,7 @@ def tiny(tmp_path, tokens_dir) -> TrainConfig:
     """A run of 60 steps that takes seconds."""
     return TrainConfig(
         workdir=str(tmp_path / "run"),
-        model=TINY_MODEL,
+        model=dataclasses.replace(TINY_MODEL, num_layers=1),
         data=DataConfig(vocab_size=64, tokens_dir=str(tokens_dir)),
         schedule=WarmupCosineConfig(warmup_steps=5),
         eval=EvalConfig(every_steps=20, batch_size=4, max_batches=None),

@@ -59,7 +59,7 @@ def small_run(folder: Path) -> TrainConfig:
     """A finished run of 12 steps with three checkpoints, and its tokens, below `folder`."""
     config = TrainConfig(
         workdir=str(folder / "run"),
-        model=TINY_MODEL,
+        model=dataclasses.replace(TINY_MODEL, num_layers=1),
         data=DataConfig(vocab_size=64, tokens_dir=str(write_tokens(folder / "tokens"))),
         schedule=WarmupCosineConfig(warmup_steps=5),
         eval=EvalConfig(every_steps=12, batch_size=4, max_batches=2),

@@ -46,7 +46,7 @@ def qwen3(tiny, tmp_path, vocabulary):
     shape = {"mlp": "swiglu", "norm": "rmsnorm", "qk_norm": "per_head", "num_kv_heads": 1, "head_dim": 12}
     return dataclasses.replace(
         tiny,
-        model=dataclasses.replace(tiny.model, scan_layers=True, **shape),
+        model=dataclasses.replace(tiny.model, num_layers=2, scan_layers=True, **shape),
         data=dataclasses.replace(tiny.data, tokens_dir=str(folder)),
         checkpoint=CheckpointConfig(every_steps=4),
         num_train_steps=8,
@@ -65,7 +65,7 @@ def exported(config, out: Path, **options) -> str:
 def test_a_run_is_exported_with_its_vocabulary(qwen3, tmp_path, vocabulary):
     config, out = trained(qwen3), tmp_path / "out"
     line = exported(config, out)
-    count = 2 * 64 * 16 + 16 + 3 * (16 * 12 * (2 + 1 + 1 + 2) + 2 * 12 + 3 * 16 * 32 + 2 * 16)
+    count = 2 * 64 * 16 + 16 + 2 * (16 * 12 * (2 + 1 + 1 + 2) + 2 * 12 + 3 * 16 * 32 + 2 * 16)
     assert line == f"Qwen3ForCausalLM, {count:,} parameters, step 8: {out}"
     saved = read_run(config.workdir)
     chex.assert_trees_all_equal(huggingface.read_params(out, config.model), jax.device_get(saved.state.params))

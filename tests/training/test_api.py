@@ -103,7 +103,7 @@ def test_a_run_from_a_hugging_face_folder(short, tmp_path):
     assert went_on.status == "completed"
     wrong = dataclasses.replace(short, workdir=str(tmp_path / "no"), init_from=str(tmp_path / "hf"))
     wrong = dataclasses.replace(wrong, model=dataclasses.replace(config, num_layers=2, rope_theta=5e3))
-    with pytest.raises(InputError, match=r"give --config.model.num_layers=3 --config.model.rope_theta=10000.0"):
+    with pytest.raises(InputError, match=r"give --config.model.num_layers=1 --config.model.rope_theta=10000.0"):
         training.train(wrong)
 
 
