@@ -25,7 +25,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-"""XLA's flags for programs that compile longer than they run: in a third of the time; numbers agree to rounding."""
+"""XLA's flags for programs that compile longer than they run: in a third of the time, to other roundings."""
 
 HALF_WRITTEN = "Error reading persistent compilation cache entry"  # by another process, or by one that was killed
 GOLDEN = Path(__file__).parent / "golden"

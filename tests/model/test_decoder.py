@@ -21,6 +21,8 @@ from jaxopt_lm.training.loss import Batch, num_targets, summed_losses
 from jaxopt_lm.training.step import HParams, TrainState, init_state, make_train_step
 from tests.conftest import GOLDEN, TINY_MODEL
 
+FULL = pytest.mark.full  # of a recorded model, which is unrolled; stacked ones equal those, see below
+
 OLMO = preset(
     "150m",
     vocab_size=512,
@@ -33,13 +35,14 @@ OLMO = preset(
     scan_layers=False,
     compute_dtype="float32",
 )
+TWO_LAYERS = dataclasses.replace(TINY_MODEL, num_layers=2)
 QWEN3 = dataclasses.replace(
-    TINY_MODEL, mlp="swiglu", norm="rmsnorm", qk_norm="per_head", init="normal", num_kv_heads=1, tied_embeddings=True
+    TWO_LAYERS, mlp="swiglu", norm="rmsnorm", qk_norm="per_head", init="normal", num_kv_heads=1, tied_embeddings=True
 )
 VARIANTS = {
-    "olmo": TINY_MODEL,
-    "olmo_noqk": dataclasses.replace(TINY_MODEL, qk_norm="none"),
-    "inverse_layer": dataclasses.replace(TINY_MODEL, attention_inverse_layer_scale=True),
+    "olmo": TWO_LAYERS,
+    "olmo_noqk": dataclasses.replace(TWO_LAYERS, qk_norm="none"),
+    "inverse_layer": dataclasses.replace(TWO_LAYERS, attention_inverse_layer_scale=True),
     "qwen3": QWEN3,
     "wide_heads": dataclasses.replace(QWEN3, head_dim=12, tied_embeddings=False),
 }
@@ -97,7 +100,7 @@ init = jax.jit(model.init, static_argnums=0)
 logits_of = jax.jit(model.logits, static_argnums=0)
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize("scan_layers", [False, pytest.param(True, marks=FULL)])
 @pytest.mark.usefixtures("optimized")
 def test_recorded_logits_losses_and_gradients(recorded, scan_layers):
     fixed, config = recorded["fixed"], dataclasses.replace(OLMO, scan_layers=scan_layers)
@@ -130,7 +133,7 @@ def test_recorded_loss_and_gradient_norm_in_float64(recorded, x64):
     np.testing.assert_allclose(norm, recorded["fixed"]["grad_norm_f64"], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=FULL), "float64"])
 @pytest.mark.usefixtures("standard_promotion", "optimized")
 def test_recorded_training_run(recorded, dtype, request):
     """All 40 AdamW steps: cross-entropy, gradient norm and learning rate, then the evaluation."""
@@ -166,7 +169,7 @@ def test_recorded_training_run(recorded, dtype, request):
     assert json.loads(str(recorded["init"]["config"]))["d_model"] == OLMO.embed_dim
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize("scan_layers", [False, pytest.param(True, marks=FULL)])
 @pytest.mark.usefixtures("optimized", "x64", "standard_promotion")
 def test_recorded_query_key_norm(scan_layers):
     """OLMo as AI2 released it, with scales of the norms that differ and some queries and keys as small as sqrt(eps).
@@ -335,21 +338,21 @@ def test_init_statistics():
 
 
 def test_wrong_parameters_are_refused():
-    params = init(TINY_MODEL, jax.random.key(0))
+    params = init(TWO_LAYERS, jax.random.key(0))
     tokens = jnp.zeros((1, 4), jnp.int32)
     with pytest.raises(ValueError, match="paths or shapes differ"):
-        model.logits(TINY_MODEL, params | {"head": params["head"][:, :-1]}, tokens)
+        model.logits(TWO_LAYERS, params | {"head": params["head"][:, :-1]}, tokens)
     with pytest.raises(ValueError, match="paths or shapes differ"):
-        model.logits(TINY_MODEL, {name: leaf for name, leaf in params.items() if name != "head"}, tokens)
+        model.logits(TWO_LAYERS, {name: leaf for name, leaf in params.items() if name != "head"}, tokens)
 
 
 def test_dtypes():
-    config = dataclasses.replace(TINY_MODEL, compute_dtype="bfloat16")
+    config = dataclasses.replace(TWO_LAYERS, compute_dtype="bfloat16")
     params = init(config, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     logits = logits_of(config, params, jnp.zeros((1, 4), jnp.int32))
     assert logits.dtype == jnp.float32
-    exact = logits_of(TINY_MODEL, params, jnp.zeros((1, 4), jnp.int32))
+    exact = logits_of(TWO_LAYERS, params, jnp.zeros((1, 4), jnp.int32))
     assert 0 < float(jnp.abs(logits - exact).max()) < 0.1
     low = init(dataclasses.replace(config, param_dtype="bfloat16"), jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(low)} == {jnp.dtype("bfloat16")}
@@ -400,7 +403,7 @@ def test_attention_in_bfloat16_has_logits_in_float32():
 
 
 def test_logits_are_not_rounded_to_bfloat16():
-    config = dataclasses.replace(TINY_MODEL, compute_dtype="bfloat16")
+    config = dataclasses.replace(TWO_LAYERS, compute_dtype="bfloat16")
     logits = logits_of(config, init(config, jax.random.key(0)), jnp.arange(8)[None, :])
     assert np.mean(np.asarray(logits != logits.astype(jnp.bfloat16).astype(jnp.float32))) > 0.9
 

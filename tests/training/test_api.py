@@ -112,14 +112,7 @@ def test_wandb_keeps_a_run_offline_and_goes_on_with_it(short, tmp_path):
     environment = os.environ | {"WANDB_MODE": "offline"}
     command = command_line("train", short, tmp_path)
     for _ in range(2):
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            env=environment,
-        )
+        done = forked.run(command, timeout=120, env=environment)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
     folders = sorted(Path(short.workdir, "wandb").glob("offline-run-*"))

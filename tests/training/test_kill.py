@@ -19,12 +19,10 @@ from jaxopt_lm.training.program import Program
 from tests import forked
 from tests.conftest import command_line, timeless, write_tokens
 
-STEPS = 60
-
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> TrainConfig:
-    """60 steps of about 40 ms, with 12 MB of state that takes a while to save."""
+def config(tmp_path_factory, full) -> TrainConfig:
+    """60 steps (30 without --full) of about 40 ms, with 12 MB of state that takes a while to save."""
     from tests.conftest import TINY_MODEL
 
     folder = tmp_path_factory.mktemp("kill")
@@ -32,7 +30,7 @@ def config(tmp_path_factory) -> TrainConfig:
     model = dataclasses.replace(
         TINY_MODEL, vocab_size=4096, num_layers=2, embed_dim=128, num_heads=2, num_kv_heads=2, mlp_dim=64
     )
-    base = TrainConfig(workdir=str(folder / "straight"), model=model, num_train_steps=STEPS)
+    base = TrainConfig(workdir=str(folder / "straight"), model=model, num_train_steps=60 if full else 30)
     return dataclasses.replace(
         base,
         data=dataclasses.replace(base.data, tokens_dir=str(tokens)),
@@ -104,7 +102,7 @@ def test_kill_nine(config, straight, tmp_path, full, capsys):
     while len(cut_short) < (10 if full else 3) or sum(cut_short) < 2:
         kill = len(cut_short)
         assert kill < most, cut_short
-        goal = (kill + rng.random()) * (STEPS - 6) / most
+        goal = (kill + rng.random()) * (config.num_train_steps - 6) / most
         cut_short.append(kill_once(command, config.workdir, goal, kill % 2 == 0, rng))
     forked.run(command, check=True)
     check_equal(config, straight)
@@ -119,14 +117,14 @@ def test_signals_save_and_the_same_command_goes_on(config, straight, tmp_path, n
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(every_steps=1000))
     command = command_line("train", config, tmp_path)
     with forked.Popen(command) as process:
-        while last_line(config.workdir) < 10 and process.poll() is None:
+        while last_line(config.workdir) < 6 and process.poll() is None:
             time.sleep(0.001)
         process.send_signal(number)
         output, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     saved = int(os.listdir(Path(config.workdir, "checkpoints"))[0])
     assert f"stopped at step {saved}; the same command goes on from there" in output
-    assert last_line(config.workdir) == saved < STEPS
+    assert last_line(config.workdir) == saved < config.num_train_steps
     done = forked.run(command, check=True)
     assert f"from step {saved}" in done.stdout
     (state, meta), lines = straight
