@@ -5,6 +5,7 @@ import dataclasses
 import os
 import sys
 import tempfile
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Plan:
       activations: by rematerialisation policy, what one microbatch keeps for the backward pass, gathered weights
         included, and one block's recomputation; from shapes.
       arguments: bytes of what the compiled step is given.
-      temporaries: bytes it needs besides, by the CPU's compiler.
+      temporaries: bytes it needs besides, by the CPU's compiler; at steps with telemetry, where those are more.
       model_flops: 6 * N * T + attention, of all devices together.
       program: what one device computes and exchanges.
       replicated: path and bytes of the largest arrays of the state that every device holds whole.
@@ -87,20 +88,19 @@ def make_plan(config: TrainConfig) -> Plan:
         f"devices={jax.device_count()}: the mesh has {mesh.size}; give as many, or -1 for an axis of the mesh",
     )
     config.check_batch_divides(mesh.shape["data"], mesh.shape["fsdp"])
-    planned, batch = (
-        Program.of(config, mesh, token_counts=stand_in_counts(config)),
-        sharding.abstract_batch(config, mesh),
-    )
-    layout = planned.layout
-    step = planned.telemetry_step if config.logging.telemetry_every_steps else planned.step
-    lowered = step.lower(layout, batch, HParams.of(config))
+    planned = Program.of(config, mesh, token_counts=stand_in_counts(config))
+    layout, batch = planned.layout, sharding.abstract_batch(config, mesh)
+    arguments = layout, batch, HParams.of(config)
+    lowered = planned.step.lower(*arguments)
     with tempfile.TemporaryDirectory() as folder, _stderr() as said:
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True, "xla_dump_hlo_pass_re": "spmd.*"}
         compiled = lowered.compile(compiler_options=options)
         partitioned = Path(folder).glob("*.after_spmd-partitioning*.txt")
         text = next(partitioned).read_text() if mesh.size > 1 else lowered.as_text("hlo")
-    memory = compiled.memory_analysis()
-    assert memory is not None
+    programs = [compiled]
+    if config.logging.telemetry_every_steps:
+        programs.append(planned.telemetry_step.lower(*arguments).compile())
+    memory = [typing.cast(Any, each.memory_analysis()) for each in programs]
     params = _bytes(layout.params)
     whole = [
         (jax.tree_util.keystr(path, simple=True, separator="/"), x.size * x.dtype.itemsize)
@@ -115,8 +115,8 @@ def make_plan(config: TrainConfig) -> Plan:
         opt_state=_bytes(layout.opt_state),
         batch=_bytes(batch),
         activations=activations(config, mesh),
-        arguments=memory.argument_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
+        arguments=memory[0].argument_size_in_bytes,
+        temporaries=max(each.temp_size_in_bytes for each in memory),
         model_flops=flops_per_token(config.model, config.length) * config.global_batch_size * config.length,
         program=hlo.cost(text),
         replicated=sorted(whole, key=lambda item: -item[1])[:5],
