@@ -21,9 +21,9 @@ SECONDS = 240
 
 @pytest.fixture
 def config(tiny):
-    saves = CheckpointConfig(every_steps=5)
+    saves, evaluation = CheckpointConfig(every_steps=8), EvalConfig(every_steps=20, batch_size=4, max_batches=2)
     mesh = MeshConfig(data=1, fsdp=4, tensor=2)  # neither process has all of a parameter
-    return dataclasses.replace(tiny, num_train_steps=40, checkpoint=saves, mesh=mesh)
+    return dataclasses.replace(tiny, num_train_steps=32, checkpoint=saves, eval=evaluation, mesh=mesh)
 
 
 def free_port() -> int:
@@ -102,7 +102,7 @@ def assert_same_lines(config, expected) -> None:
 def test_one_dies_and_the_other_ends_within_a_minute_then_two_go_on_then_one(config, alone, tmp_path, victim):
     """SIGKILL to one; the same command again, SIGKILL to both; then in one process: the lines of one run."""
     with processes(config, tmp_path, 2) as started:
-        wait_until(lambda: has_saved(config, 5), started[0])
+        wait_until(lambda: has_saved(config, 8), started[0])
         started[victim].send_signal(signal.SIGKILL)
         began = time.monotonic()
         _, errors = started[1 - victim].communicate(timeout=60)
@@ -110,7 +110,7 @@ def test_one_dies_and_the_other_ends_within_a_minute_then_two_go_on_then_one(con
     assert started[1 - victim].returncode in (-signal.SIGABRT, 1)
     assert "UNAVAILABLE" in errors or "coordination service" in errors or "If another process ended" in errors, errors
     with processes(config, tmp_path, 2) as started:
-        wait_until(lambda: has_saved(config, 20), started[0])
+        wait_until(lambda: has_saved(config, 16), started[0])
         for process in started:
             process.send_signal(signal.SIGKILL)
     (output,) = finish(config, tmp_path, 1)
@@ -120,7 +120,7 @@ def test_one_dies_and_the_other_ends_within_a_minute_then_two_go_on_then_one(con
 
 def test_sigterm_to_one_stops_both_after_the_same_step(config, alone, tmp_path):
     with processes(config, tmp_path, 2) as started:
-        wait_until(lambda: any(line["step"] >= 5 for line in read_metrics(config.workdir)), started[0])
+        wait_until(lambda: any(line["step"] >= 2 for line in read_metrics(config.workdir)), started[0])
         started[1].send_signal(signal.SIGTERM)
         printed = [process.communicate(timeout=SECONDS) for process in started]
     assert [process.returncode for process in started] == [143, 143], printed
@@ -168,9 +168,9 @@ def error_lines(text: str) -> list[str]:
 
 def test_other_configs_are_refused_by_name(config, tmp_path):
     faster = dataclasses.replace(config.optimizer, learning_rate=0.5)
-    found = ends(config, tmp_path, changed=dataclasses.replace(config, optimizer=faster, num_train_steps=41))
+    found = ends(config, tmp_path, changed=dataclasses.replace(config, optimizer=faster, num_train_steps=33))
     line = (
-        "error: process 1: num_train_steps=41 (process 0 has 40), optimizer.learning_rate=0.5 (process 0 has 0.00316); "
+        "error: process 1: num_train_steps=33 (process 0 has 32), optimizer.learning_rate=0.5 (process 0 has 0.00316); "
         "give every process the same"
     )
     assert [(code, error_lines(text)) for code, text in found] == [(2, [line])] * 2

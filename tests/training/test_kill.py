@@ -28,7 +28,7 @@ def config(tmp_path_factory, full) -> TrainConfig:
     folder = tmp_path_factory.mktemp("kill")
     tokens = write_tokens(folder / "tokens", vocab_size=4096, num_train=100_000, num_validation=10_000)
     model = dataclasses.replace(
-        TINY_MODEL, vocab_size=4096, num_layers=2, embed_dim=128, num_heads=2, num_kv_heads=2, mlp_dim=64
+        TINY_MODEL, vocab_size=4096, num_layers=1, embed_dim=128, num_heads=2, num_kv_heads=2, mlp_dim=64
     )
     base = TrainConfig(workdir=str(folder / "straight"), model=model, num_train_steps=60 if full else 30)
     return dataclasses.replace(
