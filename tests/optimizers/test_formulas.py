@@ -11,7 +11,7 @@ import pytest
 
 from jaxopt_lm import model
 from jaxopt_lm import optimizers as o
-from tests.optimizers.test_identities import assert_equal, directions, of_optax, trajectory, world
+from tests.optimizers.trajectories import assert_equal, directions, of_optax, trajectory, world
 from tests.optimizers.worlds import LABELS, config_of, random_tree, run, tiny_model, tiny_params
 
 pytestmark = pytest.mark.usefixtures("standard_promotion", "x64")

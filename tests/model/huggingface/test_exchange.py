@@ -17,6 +17,7 @@ from jaxopt_lm.model import ModelConfig, huggingface
 from jaxopt_lm.model.huggingface import tokenizer
 from jaxopt_lm.model.huggingface.classes import class_of, tensors
 from tests.conftest import GOLDEN
+from tests.model.functions import logits_of, loss_and_grads, whole
 from tests.model.huggingface.folders import (
     CONFIG,
     INDEX,
@@ -27,7 +28,6 @@ from tests.model.huggingface.folders import (
     WEIGHTS,
     refused,
 )
-from tests.model.test_decoder import logits_of, loss_and_grads, whole
 from tests.vocabularies import trained
 from tests.write_huggingface import MODELS, random_params
 

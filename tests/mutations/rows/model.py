@@ -17,12 +17,12 @@ ROWS: Rows = {
         (
             put('"layernorm"', '"layernorm" and self.scale.get_metadata()["axes"] == ("embed",)'),
             "query-key norm: the mean is not subtracted",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
             put("self.config.norm_eps", '(1e-6 if self.scale.get_metadata()["axes"] == ("heads",) else 1e-5)'),
             "query-key norm: eps 1e-6",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
             drop(".astype(_wide(x.dtype))"),
@@ -34,22 +34,22 @@ ROWS: Rows = {
         (
             put("/ half", "/ (2 * half)"),
             "RoPE: exponents half as large",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
             put(":half]", "::2]") + put("half:]", "1::2]"),
             "RoPE: pairs of neighbours, not of halves",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
             put("first * cos -", "first * cos +"),
             "RoPE: the first half with the wrong sign",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
             put("second * cos +", "second * cos -"),
             "RoPE: the second half with the wrong sign",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
             drop(".astype(_wide(x_BLHK.dtype))"),
@@ -61,7 +61,7 @@ ROWS: Rows = {
         (
             put("width**-0.5", "(heads * width) ** -0.5"),
             "attention: scaled by the width of all heads",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
             put("_wide(q_BLHK.dtype)", "q_BLHK.dtype"),
@@ -76,7 +76,7 @@ ROWS: Rows = {
                 "jax.nn.standardize(q_BLHK, epsilon=1e-5) * self.q_norm.scale[...].reshape(1, 1, *q_BLHK.shape[2:])",
             ),
             "query-key norm: queries per head",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
             put("self.k_norm(_join_heads(k_BLGK)", "self.k_norm(_join_heads(rotary(k_BLGK, c.rope_theta))")
@@ -87,12 +87,12 @@ ROWS: Rows = {
                 "return _dot(_join_heads(mixed_BLHK), _used(self.out, dtype, place).reshape(-1, c.embed_dim))",
             ),
             "query-key norm: keys after the rotation",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
             put("self.k_norm(_join_heads", "self.q_norm(_join_heads"),
             "query-key norm: keys with the queries' scale",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
             put("layer + 1", "layer + 2"),
@@ -101,7 +101,7 @@ ROWS: Rows = {
         ),
     ],
     "model/decoder.py::Mlp.__call__": [
-        (put("False", "True"), "GELU: by tanh", "model/test_decoder.py -k recorded_query_key_norm"),
+        (put("False", "True"), "GELU: by tanh", "model/test_recorded.py -k recorded_query_key_norm"),
     ],
     "model/decoder.py::Block.__init__": [
         (
@@ -114,7 +114,7 @@ ROWS: Rows = {
         (
             put("self.mlp_norm", "self.attention_norm"),
             "block: the MLP has the attention's norm",
-            "model/test_decoder.py -k recorded_query_key_norm",
+            "model/test_recorded.py -k recorded_query_key_norm",
         ),
     ],
     "model/decoder.py::Decoder.__call__": [

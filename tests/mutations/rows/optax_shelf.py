@@ -4,16 +4,16 @@ from tests.mutations.pieces import Rows, drop, put, swap
 
 ROWS: Rows = {
     "adopt.py::AdoptConfig.direction": [
-        (swap("self.b1", "self.b2"), "ADOPT: betas swapped", "test_identities.py -k AdoptConfig"),
+        (swap("self.b1", "self.b2"), "ADOPT: betas swapped", "test_of_optax.py -k AdoptConfig"),
     ],
     "ademamix.py::AdEMAMixConfig.direction": [
-        (swap("self.b2", "self.b3"), "AdEMAMix: b2 and b3 swapped", "test_identities.py -k AdEMAMixConfig"),
+        (swap("self.b2", "self.b3"), "AdEMAMix: b2 and b3 swapped", "test_of_optax.py -k AdEMAMixConfig"),
     ],
     "adan.py::AdanConfig.direction": [
-        (swap("self.b2", "self.b3"), "Adan: b2 and b3 swapped", "test_identities.py -k AdanConfig"),
+        (swap("self.b2", "self.b3"), "Adan: b2 and b3 swapped", "test_of_optax.py -k AdanConfig"),
     ],
     "novograd.py::NovoGradConfig.direction": [
-        (drop(", weight_decay=weight_decay"), "NovoGrad: no decay", "test_identities.py -k NovoGradConfig"),
+        (drop(", weight_decay=weight_decay"), "NovoGrad: no decay", "test_of_optax.py -k NovoGradConfig"),
         (
             drop('if self.decays(label) else "undecayed"'),
             "NovoGrad: roles that must not decay do",
@@ -24,12 +24,12 @@ ROWS: Rows = {
         (
             put("-applied * self", "-rate * self"),
             "Prodigy: decay not scaled by the estimated rate",
-            "test_identities.py -k prodigy",
+            "test_of_optax.py -k prodigy",
         ),
         (
             drop("* prodigy_correction(self.b1, self.b2, next_count(before.count), dtype)"),
             "Prodigy: decay without the rate's bias correction",
-            "test_identities.py -k prodigy",
+            "test_of_optax.py -k prodigy",
         ),
         (
             put("-applied * self", "-applied / before.estim_lr * after.estim_lr * self"),
@@ -51,7 +51,7 @@ ROWS: Rows = {
         (
             drop("/ bias_correction(decay, count, v.dtype)"),
             "schedule-free: no bias correction",
-            "test_identities.py -k ScheduleFreeAdamWConfig",
+            "test_of_optax.py -k ScheduleFreeAdamWConfig",
         ),
     ],
     "schedule_free.py::ScheduleFreeAdamWConfig.make": [
@@ -61,12 +61,12 @@ ROWS: Rows = {
         (
             put("(y - (1 - b1) * z) / b1", "(y - b1 * z) / (1 - b1)"),
             "eval_params: b1 and 1 - b1 swapped",
-            "test_identities.py -k evaluated_parameters",
+            "test_of_optax.py -k evaluated_parameters",
         ),
         (
             put("((y - (1 - b1) * z) / b1).astype(y.dtype)", "z"),
             "eval_params: the iterate for its average",
-            "test_identities.py -k evaluated_parameters",
+            "test_of_optax.py -k evaluated_parameters",
         ),
     ],
 }

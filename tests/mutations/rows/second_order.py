@@ -83,21 +83,21 @@ ROWS: Rows = {
         ),
     ],
     "muon.py::MATRIX_ROLES": [
-        (put('"mlp"', '"mlp", "head"'), "Muon: the head too", "test_identities.py -k muon"),
+        (put('"mlp"', '"mlp", "head"'), "Muon: the head too", "test_of_optax.py -k muon"),
     ],
     "muon.py::MuonConfig._ahead": [
-        (drop("not"), "Muon: no Nesterov", "test_identities.py -k muon"),
+        (drop("not"), "Muon: no Nesterov", "test_of_optax.py -k muon"),
     ],
     "muon.py::MuonConfig._by_shape": [
         (
             put("columns / max(rows, 1)", "rows / max(columns, 1)"),
             "Muon: rows and columns swapped in the scale",
-            "test_identities.py -k muon",
+            "test_of_optax.py -k muon",
         ),
         (
             put("max(rows, columns)", "min(rows, columns)"),
             "Muon: the shorter side in the consistent scale",
-            "test_identities.py -k muon",
+            "test_of_optax.py -k muon",
         ),
     ],
     "muon.py::MuonConfig.direction": [
@@ -198,24 +198,24 @@ ROWS: Rows = {
                 "jnp.argmax(logits, -1)",
             ),
             "Gauss-Newton-Bartlett: the likeliest label for a draw",
-            "test_identities.py -k estimators",
+            "test_of_optax.py -k estimators",
         ),
         (
             put("1 / labels.size", "1.0"),
             "Gauss-Newton-Bartlett: the gradient of the summed loss",
-            "test_identities.py -k estimators",
+            "test_of_optax.py -k estimators",
         ),
         (
             put("else weights", "else jnp.full(labels.shape, 1 / labels.size)"),
             "Gauss-Newton-Bartlett: weights ignored",
-            "test_identities.py -k estimators",
+            "test_of_optax.py -k estimators",
         ),
     ],
     "curvature.py::hutchinson": [
         (
             put("jnp.multiply, z", "jnp.multiply, product"),
             "Hutchinson: (H z)^2 for z * (H z)",
-            "test_identities.py -k estimators",
+            "test_of_optax.py -k estimators",
         ),
     ],
 }

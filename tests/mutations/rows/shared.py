@@ -25,7 +25,7 @@ ROWS: Rows = {
         (
             put("self.weight_decay", "self.weight_decay / self.learning_rate"),
             "decay not scaled by the peak rate",
-            'test_identities.py -k "AdamWConfig and not ScheduleFree"',
+            'test_of_optax.py -k "AdamWConfig and not ScheduleFree"',
         ),
     ],
     "config.py::OptimizerConfig.decays": [
