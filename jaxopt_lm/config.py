@@ -97,7 +97,8 @@ class LoggingConfig:
 
 MAY_DIFFER = (
     *("version", "workdir", "mesh", "distributed", "logging", "checkpoint"),
-    *("data.tokens_dir", "data.files", "data.vocabulary", "data.verify", "model.remat", "num_microbatches"),
+    *("data.tokens_dir", "data.files", "data.vocabulary", "data.vocabulary_sha256", "data.verify"),
+    *("model.remat", "num_microbatches"),
 )
 """What may change in a run that goes on, see `TrainConfig.identity`: fields and whole sections, by dotted name."""
 
@@ -220,8 +221,8 @@ class TrainConfig:
         """What decides the run's numbers, as a dump with nested sections: two runs with equal ones are the same run.
 
         Left out is what moves none, but for rounding: where files and devices are, what is logged and kept, and how the
-        step is cut into parts. Of the data it names the task, its vocabulary's size and the seed; the tokens themselves
-        are compared by the digest of their manifest.
+        step is cut into parts. The tokens themselves are compared by the digest of their manifest, wherever their text
+        and vocabulary are.
         """
         return without(to_dict(self), *MAY_DIFFER)
 
