@@ -97,8 +97,8 @@ def _build(
     evaluate, params_of = make_eval_step(decoder, place), _eval_params
     if members is not None:
         axes = population.axes(layout)
-        init = population.init_of_all(init, layout)
-        step, telemetry_step = (population.step_of_all(f, layout) for f in (step, telemetry_step))
+        init = population.init_of_all(init, layout, members)
+        step, telemetry_step = (population.step_of_all(f, layout, members) for f in (step, telemetry_step))
         params_of = jax.vmap(params_of, in_axes=(axes,))
         evaluate = jax.vmap(evaluate, in_axes=(0, None), out_axes=(0, None))
         layout = jax.tree.map(functools.partial(sharding.with_members, members), layout, axes)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxopt_lm.config import DataConfig, TrainConfig
+from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import OPTIMIZERS
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.training import population
@@ -132,6 +133,34 @@ def test_a_member_that_is_nan_leaves_the_others_bitwise(name):
         assert [loss[i] for loss in found_losses] == [loss[i] for loss in losses]
         for x, y in zip(*(jax.tree.leaves(population.member(state, i)) for state in (found, sound)), strict=True):
             np.testing.assert_array_equal(x, y)
+
+
+def test_runs_go_on_as_a_population_and_its_members_as_runs():
+    """States are donated: those that were put together, or taken apart, are whole still."""
+    configs = members_of(dataclasses.replace(BASE, optimizer=config_of("adamw")))
+    numbers = [HParams.of(config) for config in configs]
+    alone, together = Program.of(configs[0]), Program.of(configs[0], members=4)
+    states = [trained(alone, each)[0] for each in numbers]
+    stepped, _ = together.step(population.stack(states), batch(STEPS), population.stack(numbers))
+    for i, (state, hparams) in enumerate(zip(states, numbers, strict=True)):
+        expected, _ = alone.step(state, batch(STEPS), hparams)
+        found = population.member(stepped, i)
+        for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+        assert int(alone.step(found, batch(0), hparams)[0].step) == int(stepped.step) + 1
+
+
+def test_what_is_no_population_is_refused():
+    hparams = HParams.of(BASE)
+    with pytest.raises(InputError, match="differ in more than numbers"):
+        population.stack([hparams, HParams.of(dataclasses.replace(BASE, max_grad_norm=None))])
+    state = Program.of(BASE).init(hparams)
+    later = state._replace(step=state.step + 3)
+    with pytest.raises(InputError, match=r"population: step is \[0, 3\] in its members; give states of the same step"):
+        population.stack([state, later])
+    for given, named in ((hparams, "one run"), (population.stack([hparams] * 2), "2")):
+        with pytest.raises(InputError, match=f"hparams: are of {named}, the program is of 4 members"):
+            Program.of(BASE, members=4).init(given)
 
 
 def test_numbers_and_seeds_compile_nothing_new():
