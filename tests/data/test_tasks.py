@@ -1,7 +1,6 @@
 """From text to tokens, once, through TFDS and seqio, in processes of their own."""
 
 import dataclasses
-import gzip
 import hashlib
 import json
 import os
@@ -16,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxopt_lm import prepare as prepare_command
 from jaxopt_lm.data import places
 from jaxopt_lm.data.config import TokensConfig
 from jaxopt_lm.data.prepare import is_prepared, prepare
@@ -130,16 +128,6 @@ def test_what_is_prepared_is_left_alone(prepared, some_addresses, tmp_path, monk
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(InputError, match=r"validation-00000.bin: damaged"):
         prepare(config)
-
-
-@pytest.fixture(scope="module")
-def vocabulary(shared_folder):
-    """A SentencePiece model of 400 pieces, to which 100 extra ids are added."""
-
-    def make(folder: Path) -> None:
-        (folder / "some.model").write_bytes(train_vocabulary(paragraphs(0, 2000), 400))
-
-    return shared_folder("vocabulary", make) / "some.model"
 
 
 @pytest.fixture(scope="module")
@@ -384,69 +372,3 @@ def test_a_full_disk_is_one_line_and_costs_what_is_not_finished(c4_flags, c4_tok
     assert not list((tmp_path / "tokens").rglob("*.tmp"))
     forked.run(command, check=True)
     assert files_of(tmp_path / "tokens") == files_of(c4_tokens)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--task=c5", "--tokens_dir={out}"], "c5"),
-        (["--vocab_size=12", "--tokens_dir={out}"], "error: vocab_size=12: must be at least 300"),
-        (["--tokens_dir={file}/x"], "Not a directory"),
-        (["--tokens_dir={file}"], "is a file, must be a folder"),
-        (["--tokens_dir="], "error: tokens_dir='': must be a path"),
-        (["--tokens_dir=."], "is the working directory; give a folder for the tokens alone"),
-        (["--tokens_dir={out}", "--vocab_size=many"], "many"),
-        (["--task=c4", "--files={out}", "--tokens_dir={out}"], "holds no c4/en/3.0.1/dataset_info.json"),
-        (["--task=text", "--files={out}", "--tokens_dir={out}"], "no file there ends in .txt, .jsonl, .parquet"),
-        (["--task=fineweb", "--files={file}", "--tokens_dir={out}"], "must end in .parquet"),
-        (["--vocabulary={file}", "--tokens_dir={out}"], "not a SentencePiece model; give another file"),
-        (["--vocabulary={out}/none", "--tokens_dir={out}"], "none: no such file; give a SentencePiece model"),
-        (["--vocabulary={file}", f"--vocabulary_sha256={'0' * 64}", "--tokens_dir={out}"], "its SHA-256 is e3b"),
-        (["--vocabulary={vocabulary}", "--vocab_size=401", "--tokens_dir={out}"], "set data.vocab_size=400"),
-        (["--task=text", "--files={empty}", "--vocabulary={vocabulary}", "--vocab_size=400", "--tokens_dir={out}"],
-         "its files hold no text; give others"),
-        (["--task=text", "--files={gz}", "--vocab_size=300", "--tokens_dir={out}"], "torn.txt.gz: cannot be read: "),
-        (["--task=text", "--files={bad}", "--vocab_size=300", "--tokens_dir={out}"], "the line at byte 14 is"),
-        (["--task=text", "--files={bad}", "--vocabulary={vocabulary}", "--vocab_size=400", "--tokens_dir={out}"],
-         "the line at byte 14 is"),
-        (["--task=text", "--files={one}", "--vocabulary={vocabulary}", "--vocab_size=400", "--tokens_dir={out}"],
-         "validation: the split has no tokens"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_line(tmp_path, arguments, message, vocabulary, monkeypatch, capfd):
-    """Of the command line, called in this process: TensorFlow is imported already."""
-    monkeypatch.setattr(sys, "argv", ["prepare", *filled(arguments, tmp_path, vocabulary)])
-    assert prepare_command.main() == 2
-    (line,) = capfd.readouterr().err.splitlines()
-    assert message in line
-
-
-def filled(arguments: list[str], folder: Path, vocabulary: Path) -> list[str]:
-    """The arguments, with files that are wrong in place of their names."""
-    names = {
-        "out": folder / "out",
-        "file": folder / "file",
-        "bad": folder / "bad.jsonl",
-        "one": folder / "one.txt",
-        "empty": folder / "empty.txt",
-        "gz": folder / "torn.txt.gz",
-    }
-    names["empty"].write_text("")
-    whole = gzip.compress(random.Random(0).randbytes(300).hex().encode())
-    names["gz"].write_bytes(whole[:100] + bytes(100) + whole[200:])
-    names["file"].write_text("")
-    names["bad"].write_text('{"text": "a"}\n{"text": 3}\n')
-    names["one"].write_text("a single paragraph\n")
-    return [argument.format(vocabulary=vocabulary, **names) for argument in arguments]
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["--tokens_dir={file}"], ["--task=text", "--files={gz}", "--vocab_size=300", "--tokens_dir={out}"]],
-    ids=["before TensorFlow", "in TensorFlow"],
-)
-def test_a_process_of_its_own_prints_that_line_alone_too(tmp_path, arguments, vocabulary):
-    """What TensorFlow prints by itself would be on stderr."""
-    done = run_prepare(*filled(arguments, tmp_path, vocabulary))
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1, done.stderr
