@@ -124,6 +124,7 @@ def fit(
     observer: Observer,
     evaluate: Evaluate | None = None,
     owes_evaluation: bool = True,
+    divergence: Divergence | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Trains from a state to the last step.
@@ -140,9 +141,10 @@ def fit(
       observer: is told.
       evaluate: makes the evaluations, see `Evaluator`; None: there are none.
       owes_evaluation: whether an evaluation that is due at the state given is still to be made.
+      divergence: of a population that goes on, see `Fitted`; what is found is added to it. None: all are alive.
       stop: whether to stop, asked after every step.
     """
-    step, readings = int(state.step), _Readings(due, observer, program.members)
+    step, readings = int(state.step), _Readings(due, observer, divergence or Divergence(program.members))
 
     def ended(status: Literal["completed", "interrupted"]) -> Fitted:
         return Fitted(status if readings.alive else "diverged", step, state, readings.divergence)
@@ -184,8 +186,8 @@ def fit(
 class _Readings:
     """Metrics, read from the device one step late, so that it never waits for the host."""
 
-    def __init__(self, due: Due, observer: Observer, members: int | None):
-        self.divergence = Divergence(members)
+    def __init__(self, due: Due, observer: Observer, divergence: Divergence):
+        self.divergence = divergence
         self._due, self._observer, self._throughput = due, observer, Throughput()
         self._pending: tuple[int, dict[str, jax.Array], int] | None = None
         self._paused = False

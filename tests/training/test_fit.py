@@ -154,6 +154,17 @@ def test_a_member_that_diverges_is_told_as_nan_and_the_others_go_on(small):
                 np.testing.assert_array_equal(value[::2], healthy.lines[step][name][::2])
 
 
+def test_a_member_that_has_diverged_stays_so_in_a_population_that_goes_on(small):
+    """Though its metrics are finite again, as after one step whose loss was not."""
+    ready, before = Setup.of(small, members=2), Divergence(2)
+    before.watch(1, {"eval/loss": np.asarray([np.inf, 1.0])})
+    found, told = fitted(ready, population.stack([ready.hparams] * 2), Due(num_train_steps=2), divergence=before)
+    assert found.status == "completed"
+    assert found.divergence.step.tolist() == [1, 0]
+    for values in told.lines.values():
+        assert np.isnan(values["train/loss"]).tolist() == [True, False]
+
+
 def test_divergence_keeps_the_first_of_each_member():
     divergence, nan = Divergence(3), np.nan
     divergence.watch(1, {"a": np.asarray([1.0, 2.0, 3.0])})
