@@ -20,7 +20,7 @@ from jaxopt_lm.optimizers import HybridConfig, MuonConfig
 from jaxopt_lm.runs.read import read_metrics
 from jaxopt_lm.training.evaluation import evaluate_run
 from tests.conftest import GOLDEN
-from tests.training.test_loop import quiet_train
+from tests.training.test_run import quiet_train
 from tests.write_config_dumps import FIELDS, fields
 
 BASE = TrainConfig(workdir="runs/x", optimizer=MuonConfig())

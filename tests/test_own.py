@@ -20,7 +20,7 @@ from jaxopt_lm.optimizers import AdamWConfig, FromOptax, HybridConfig, LionConfi
 from jaxopt_lm.optimizers.schedules import ConstantConfig, LinearConfig, WarmupCosineConfig
 from jaxopt_lm.optimizers.sources import LOADED
 from jaxopt_lm.training.evaluation import evaluate_run
-from tests.training.test_loop import quiet_train
+from tests.training.test_run import quiet_train
 from tests.write_config_dumps import ROOT
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")

@@ -19,7 +19,7 @@ from jaxopt_lm.training.saved import read_run
 from tests import forked
 from tests.conftest import command_line, timeless, write_tokens
 from tests.corrupt import KINDS, corrupt, corruptible, main
-from tests.training.test_loop import checkpoints, quiet_train
+from tests.training.test_run import checkpoints, quiet_train
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 

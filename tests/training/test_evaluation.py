@@ -22,7 +22,7 @@ from jaxopt_lm.training.evaluation import deciles, evaluate_run
 from jaxopt_lm.training.saved import read_run
 from tests.conftest import write_tokens
 from tests.test_command_lines import run
-from tests.training.test_loop import quiet_train
+from tests.training.test_run import quiet_train
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 

@@ -87,12 +87,12 @@ ROWS: Rows = {
         (
             put("self.alive & ~np.isfinite(value)", "~np.isfinite(value)"),
             "divergence: the newest value that is not finite, not the first",
-            "training/test_fit.py -k keeps_the_first",
+            "training/test_loop.py -k keeps_the_first",
         ),
         (
             put("np.where(self.alive, x, np.nan)", "x"),
             "divergence: numbers of members that have diverged are told",
-            "training/test_fit.py -k keeps_the_first",
+            "training/test_loop.py -k keeps_the_first",
         ),
     ],
     "training/step.py::make_eval_step.eval_step": [
@@ -118,7 +118,7 @@ ROWS: Rows = {
         (
             drop("/ math.log(2)"),
             "evaluation: nats per byte for bits",
-            "training/test_loop.py -k a_run_and_what_it_leaves",
+            "training/test_run.py -k a_run_and_what_it_leaves",
         ),
     ],
     "training/evaluation.py::deciles.middles": [
