@@ -1,7 +1,8 @@
 """A run's compiled functions. They depend on the structure of its config and on the mesh; numbers are their arguments.
 
 Two runs of one process whose configs differ in nothing but numbers (rates, betas, seeds, lengths of the schedule) have
-the same `Program`, and what one of them has compiled serves the other.
+the same `Program`, and what one of them has compiled serves the other. Programs are kept until the process ends;
+`jax.clear_caches()` frees what they have compiled.
 """
 
 import dataclasses

@@ -40,7 +40,7 @@ class Setup(NamedTuple):
 
     @classmethod
     def of(cls, config: TrainConfig, members: int | None = None) -> "Setup":
-        """Opens the tokens of a config and builds its program; compiles nothing, and leaves nothing behind.
+        """Opens the tokens of a config and builds its program, or finds it; compiles nothing.
 
         Args:
           config: of a run whose tokens are prepared.
