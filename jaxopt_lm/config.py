@@ -95,7 +95,7 @@ class LoggingConfig:
         _at_least("logging", self, 1, "every_steps", "telemetry_every_steps")
 
 
-MAY_DIFFER = (
+MAY_DIFFER_ON_RESUME = (
     *("version", "workdir", "mesh", "distributed", "logging", "checkpoint"),
     *("data.tokens_dir", "data.files", "data.vocabulary", "data.vocabulary_sha256", "data.verify"),
     *("model.remat", "num_microbatches"),
@@ -224,7 +224,7 @@ class TrainConfig:
         step is cut into parts. The tokens themselves are compared by the digest of their manifest, wherever their text
         and vocabulary are.
         """
-        return without(to_dict(self), *MAY_DIFFER)
+        return without(to_dict(self), *MAY_DIFFER_ON_RESUME)
 
     def check_batch_divides(self, data: int, fsdp: int) -> None:
         """Raises `InputError` unless training microbatches and evaluation batches divide over a mesh's devices."""

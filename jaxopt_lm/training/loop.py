@@ -42,6 +42,7 @@ class Due(NamedTuple):
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Due":
+        """The intervals of a run's config: of its sections logging, eval and checkpoint."""
         logging = config.logging
         intervals = logging.every_steps, config.eval.every_steps, config.checkpoint.every_steps
         return cls(config.num_train_steps, *intervals, logging.telemetry_every_steps)
