@@ -7,11 +7,9 @@ A library function raises `InputError` for bad input: a value, its bound, and th
 import contextlib
 import errno
 import functools
-import logging
 import os
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -84,6 +82,8 @@ def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | No
 
 def _is_imported_here(error: ModuleNotFoundError) -> bool:
     """Whether it is this package that imports what is missing, not a user's file nor another package."""
+    import traceback  # late, as logging is: every command imports this module before it may start Python again
+
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return (frame.f_globals.get("__package__") or "").partition(".")[0] == __package__
 
@@ -101,6 +101,8 @@ def quiet_orbax() -> None:
 
     For command lines: it changes the process.
     """
+    import logging
+
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

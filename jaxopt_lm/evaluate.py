@@ -11,7 +11,7 @@ import dataclasses
 import sys
 from typing import Literal
 
-from jaxopt_lm.config_io import parse_command_line
+from jaxopt_lm import allocator
 from jaxopt_lm.errors import let_interrupts_kill, quiet_orbax, report_input_errors
 from jaxopt_lm.terminal import say
 
@@ -35,6 +35,9 @@ class EvaluateConfig:
 @report_input_errors
 def main() -> None:
     """The command line."""
+    allocator.restart()
+    from jaxopt_lm.config_io import parse_command_line  # jax
+
     config = parse_command_line(EvaluateConfig, __doc__ or "")
     quiet_orbax()
     let_interrupts_kill()

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxopt_lm.config_io import parse_command_line
+from jaxopt_lm import allocator
 from jaxopt_lm.errors import quiet_orbax, report_input_errors, require
 from jaxopt_lm.files import sha256_of_file
 
@@ -81,6 +81,9 @@ def _tokenizer(run: "SavedRun") -> Path | None:
 @report_input_errors
 def main() -> None:
     """The command line."""
+    allocator.restart()
+    from jaxopt_lm.config_io import parse_command_line  # jax
+
     config = parse_command_line(ExportConfig, __doc__ or "")
     quiet_orbax()
     print(export(config))

@@ -10,13 +10,12 @@ by SIGINT or SIGTERM, state saved; several processes: 143 for either.
 import os
 import signal
 import sys
-from typing import Any
 
-from jaxopt_lm.config_io import WithConfig, from_command_line
+from jaxopt_lm import allocator
 from jaxopt_lm.errors import quiet_orbax, report_input_errors
 
 
-def leave(number: int, frame: Any) -> None:
+def leave(number: int, frame: object) -> None:
     """Ends the process at once, where there is nothing to save: an exception amid compiling would crash it."""
     del frame
     if sys.stdout.isatty():
@@ -27,6 +26,9 @@ def leave(number: int, frame: Any) -> None:
 @report_input_errors
 def main() -> int:
     """The command line."""
+    allocator.restart()
+    from jaxopt_lm.config_io import WithConfig, from_command_line  # jax
+
     config = from_command_line(WithConfig, __doc__ or "").config
     quiet_orbax()
     for number in (signal.SIGINT, signal.SIGTERM):
