@@ -36,10 +36,12 @@ class EvaluateConfig:
 def main() -> None:
     """The command line."""
     allocator.restart()
-    from jaxopt_lm.config_io import parse_command_line  # jax
+    from jaxopt_lm import compilation_cache  # jax
+    from jaxopt_lm.config_io import parse_command_line
 
     config = parse_command_line(EvaluateConfig, __doc__ or "")
     quiet_orbax()
+    compilation_cache.enable()
     let_interrupts_kill()
     from rich.console import Console
 

@@ -82,10 +82,12 @@ def _tokenizer(run: "SavedRun") -> Path | None:
 def main() -> None:
     """The command line."""
     allocator.restart()
-    from jaxopt_lm.config_io import parse_command_line  # jax
+    from jaxopt_lm import compilation_cache  # jax
+    from jaxopt_lm.config_io import parse_command_line
 
     config = parse_command_line(ExportConfig, __doc__ or "")
     quiet_orbax()
+    compilation_cache.enable()
     print(export(config))
 
 

@@ -27,10 +27,12 @@ def leave(number: int, frame: object) -> None:
 def main() -> int:
     """The command line."""
     allocator.restart()
-    from jaxopt_lm.config_io import WithConfig, from_command_line  # jax
+    from jaxopt_lm import compilation_cache  # jax
+    from jaxopt_lm.config_io import WithConfig, from_command_line
 
     config = from_command_line(WithConfig, __doc__ or "").config
     quiet_orbax()
+    compilation_cache.enable()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
     from jaxopt_lm.training.run import run  # after --help, which needs neither flax nor orbax

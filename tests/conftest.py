@@ -2,17 +2,16 @@
 
 import dataclasses
 import fcntl
-import hashlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jaxlib.version
 import numpy as np
 import pytest
 
+from jaxopt_lm import compilation_cache
 from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig
 from jaxopt_lm.data.tokens import VOCABULARY, Manifest, Split, token_dtype, write_shard
 from jaxopt_lm.dumps import to_json
@@ -82,15 +81,8 @@ def shared_folder(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def shared_compilations(pytestconfig):
     """What one test compiles, others read, in whichever process: workers, what they start, and the next session."""
-    cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_bytes().partition(b"flags")[2].partition(b"\n")[0] if cpu.exists() else b""
-    machine = f"jaxlib-{jaxlib.version.__version__}-{hashlib.sha256(flags).hexdigest()[:8]}"
-    default = pytestconfig.rootpath / ".cache" / machine
-    settings = {
-        "jax_compilation_cache_dir": os.environ.get("JAXOPT_LM_TEST_CACHE", str(default)),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
+    default = pytestconfig.rootpath / ".cache" / compilation_cache.machine()
+    settings = compilation_cache.settings(os.environ.get("JAXOPT_LM_TEST_CACHE", default))
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
