@@ -1,7 +1,7 @@
 """JAX's persistent compilation cache, for command lines: a program that was compiled once is read from disk after that.
 
-JAX's own keys leave out what a compiled program of XLA's CPU backend was made for: another CPU, or another jaxlib, can
-crash on it, and one of one core stays on one core. So programs are kept in a folder for each of these.
+JAX's own keys leave out what a program of XLA's CPU backend was compiled for: another CPU may not run it, and a program
+compiled on one core uses one core for ever. So programs are kept in a folder for each jaxlib, CPU and number of cores.
 """
 
 import contextlib
