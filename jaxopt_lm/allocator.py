@@ -43,7 +43,7 @@ def variables() -> dict[str, str]:
     """
     preloaded = os.environ.get("LD_PRELOAD", "")
     wanted = sys.platform == "linux" and os.environ.get("JAXOPT_LM_MALLOC") != "off" and "malloc" not in preloaded
-    library = _installed(_LIBRARY) if wanted and _computes_on_cpu() else None
+    library = _installed(_LIBRARY) if wanted and computes_on_cpu() else None
     if library is None or not {" ", ":", "$"}.isdisjoint(library):  # LD_PRELOAD would divide or expand it
         return {}
     try:
@@ -54,7 +54,7 @@ def variables() -> dict[str, str]:
     return {"LD_PRELOAD": f"{library}:{preloaded}".rstrip(":"), "MIMALLOC_PURGE_DELAY": purge}
 
 
-def _computes_on_cpu() -> bool:
+def computes_on_cpu() -> bool:
     """Whether JAX will, as far as can be told before it is imported."""
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms.partition(",")[0] == "cpu"

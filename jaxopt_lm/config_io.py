@@ -34,6 +34,15 @@ def load(spec: str) -> TrainConfig:
     Raises:
       InputError: no such file, not a config, or its values do not fit together.
     """
+    return load_as(TrainConfig, spec)
+
+
+def load_as(cls: type[_T], spec: str) -> _T:
+    """The same of another class than `TrainConfig`, from `FILE.py` or `FILE.py:arg`.
+
+    Raises:
+      InputError: no such file, not a config, or its values do not fit together.
+    """
     match = re.fullmatch(r"(.+?\.(?:py|json))(?::(.*))?", spec, re.DOTALL)
     name, arg = (spec, None) if Path(spec).is_file() or match is None else match.groups()
     path = Path(name)
@@ -41,12 +50,14 @@ def load(spec: str) -> TrainConfig:
     require(path.is_file(), f"--config={spec}: no such file {path}")
     if path.suffix == ".json":
         require(not arg, f"--config={spec}: a .json file takes no arguments after the colon")
-        return from_dict(TrainConfig, read_json(path, "mend it, or give another --config"), path.parent)
+        require(cls is TrainConfig, f"--config={spec}: must be FILE.py[:key=value,…] here")
+        return from_dict(cls, read_json(path, "mend it, or give another --config"), path.parent)
     module = load_file(path)
     require(hasattr(module, "get_config"), f"--config={spec}: {path} has no get_config(arg)")
     with importing_beside(path):
         config = module.get_config(arg or "")
-    require(isinstance(config, TrainConfig), f"--config={spec}: get_config returned {type(config).__name__}")
+    found = type(config).__name__
+    require(isinstance(config, cls), f"--config={spec}: get_config returned {found}, must be {cls.__name__}")
     return config
 
 
@@ -71,6 +82,17 @@ def from_command_line(cls: type[_A], description: str, argv: Sequence[str] | Non
     Raises:
       InputError: an unknown field, a value of the wrong type, or values that do not fit together.
     """
+    spec, rest = config_flag(argv)
+    config = load(spec) if spec else TrainConfig(workdir="runs/NAME")
+    return overridden(cls(config=config), description, rest)
+
+
+def config_flag(argv: Sequence[str] | None = None) -> tuple[str | None, list[str]]:
+    """The value of `--config`, which only `--help` does without, and the other arguments.
+
+    Raises:
+      InputError: it is missing.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config")
     try:
@@ -79,7 +101,11 @@ def from_command_line(cls: type[_A], description: str, argv: Sequence[str] | Non
         raise InputError(f"--config: {error.message}: give --config=FILE") from None
     asks_help = not {"-h", "--help"}.isdisjoint(rest)
     require(known.config or asks_help, "--config is missing: give --config=FILE.py[:key=value,…] or RUN/config.json")
-    config = load(known.config) if known.config else TrainConfig(workdir="runs/NAME")
+    return known.config, rest
+
+
+def overridden(default: _A, description: str, flags: list[str]) -> _A:
+    """Arguments with what flags change of them, as in `from_command_line`."""
     note = (
         "--config=FILE.py[:key=value,…] or --config=RUN/config.json is read first; of a run with an optimizer of its "
         "user's own it executes the source kept there. The fields below override it; the defaults are its values. "
@@ -88,8 +114,8 @@ def from_command_line(cls: type[_A], description: str, argv: Sequence[str] | Non
         "optimizer MODULE:FUNCTION, a function that returns an optax transformation. Its fields then have its own "
         "defaults, whatever those of the same name are in the config, unless the config has the one chosen already."
     )
-    config = _with_choices(config, rest, "config")
-    return parse_command_line(cls, f"{description}\n{note}", rest, default=cls(config=config))
+    default = dataclasses.replace(default, config=_with_choices(default.config, flags, "config"))
+    return parse_command_line(type(default), f"{description}\n{note}", flags, default=default)
 
 
 def _with_choices(config: _T, flags: list[str], path: str) -> _T:

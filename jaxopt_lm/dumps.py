@@ -10,7 +10,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -196,6 +196,30 @@ def without(dump: dict[str, Any], *names: str, path: str = "") -> dict[str, Any]
         if where not in names:
             kept[name] = without(value, *names, path=where) if isinstance(value, dict) else value
     return kept
+
+
+def replaced(config: Any, values: Mapping[str, Any], path: str = "") -> Any:
+    """A config with other values of some fields, by dotted name; checked once all are in place.
+
+    Raises:
+      InputError: there is no such field, or the values do not fit.
+    """
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        head, dot, rest = name.partition(".")
+        inner = getattr(config, head, None)
+        known = head in (field.name for field in dataclasses.fields(config)) and (
+            not dot or dataclasses.is_dataclass(inner)
+        )
+        require(known, f"{join_path(path, name)}: there is no such field")
+        if dot:
+            changes.setdefault(head, {})[rest] = value
+        else:
+            changes[head] = tuple(value) if isinstance(value, list) else value
+    for head, value in changes.items():
+        if isinstance(value, dict):
+            changes[head] = replaced(getattr(config, head), value, join_path(path, head))
+    return dataclasses.replace(config, **changes)
 
 
 def has_type(value: Any, hint: Any) -> bool:

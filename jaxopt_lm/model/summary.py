@@ -1,5 +1,6 @@
 """What a decoder is made of: a table of its parameters, their count, and the floating-point operations of a step."""
 
+import functools
 import math
 
 import jax
@@ -16,6 +17,7 @@ def num_params(config: ModelConfig, *, embeddings: bool = True) -> int:
     return _count(config, ROLES if embeddings else ("attention", "mlp", "norm"))
 
 
+@functools.cache
 def _count(config: ModelConfig, roles: tuple[str, ...]) -> int:
     labels, shapes = jax.tree.leaves(decoder.labels(config)), jax.tree.leaves(decoder.shapes(config))
     return sum(leaf.size for label, leaf in zip(labels, shapes, strict=True) if label.role in roles)

@@ -1,1 +1,28 @@
-"""From the files of runs to figures."""
+"""Many runs and what they show: which are wanted, where they are kept, who trains them, and the table of all.
+
+    from jaxopt_lm import studies
+    table = studies.load("runs/compare")
+
+All are imported when first asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxopt_lm.studies.study import Arm, Rules, Study, chain, over, prod, zipped
+    from jaxopt_lm.studies.table import load
+
+_LAZY = {
+    "study": ("Arm", "Rules", "Study", "chain", "over", "prod", "zipped"),
+    "table": ("load",),
+}
+
+__all__ = ["Arm", "Rules", "Study", "chain", "load", "over", "prod", "zipped"]
+
+
+def __getattr__(name: str):
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -245,11 +245,13 @@ def _result(
     else:
         say(_completed(metrics, ready.validation.split.unigram_entropy, path))
     if folder and fitted.status != "interrupted":
-        of_the_run = {
+        of_the_run: dict[str, Any] = {
             "status": fitted.status,
             "eval/unigram_entropy": ready.validation.split.unigram_entropy,
             "num_params": num_params(ready.config.model),
         }
+        if fitted.status == "diverged":
+            of_the_run["diverged_metric"] = str(fitted.divergence.metric)
         folder.write_result(of_the_run | metrics)
     step = metrics.pop("step")
     return Result(fitted.status, step, metrics, signal, read_history(path), state)

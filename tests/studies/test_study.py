@@ -1,0 +1,112 @@
+"""Studies as values: axes, configs of their runs, dumps, and what is refused."""
+
+import dataclasses
+import json
+
+import pytest
+
+from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.errors import InputError
+from jaxopt_lm.optimizers import OPTIMIZERS, AdamWConfig, FrozenConfig, LionConfig, OptimizerConfig
+from jaxopt_lm.optimizers.own import class_named
+from jaxopt_lm.studies import Arm, Rules, Study, chain, over, prod, zipped
+from jaxopt_lm.studies.study import Run, run_id
+from tests.write_config_dumps import ROOT
+
+BASE = TrainConfig(workdir="x", seed=5)
+ADAMW = Arm(name="adamw", optimizer=AdamWConfig(b2=0.9), learning_rates=(1e-3, 1e-2), nuisance=(("b1", (0.8,)),))
+
+
+def study(*arms: Arm, **fields) -> Study:
+    return Study(**{"base": BASE, "arms": arms or (ADAMW,)} | fields)
+
+
+def lion(*rates: float, **fields) -> Arm:
+    return Arm(name="x", optimizer=LionConfig(learning_rate=1e-3), learning_rates=rates, **fields)
+
+
+def test_axes():
+    a, b = over("model.mlp_dim", 16, 32), over("optimizer.b1", 0.8, 0.9)
+    assert prod(a, b) == [{"model.mlp_dim": x, "optimizer.b1": y} for x in (16, 32) for y in (0.8, 0.9)]
+    assert zipped(a, b) == [{"model.mlp_dim": 16, "optimizer.b1": 0.8}, {"model.mlp_dim": 32, "optimizer.b1": 0.9}]
+    assert chain(a, b) == [*a, *b]
+    with pytest.raises(InputError, match="zipped: its axes have 2, 1 points"):
+        zipped(a, over("seed", 1))
+    with pytest.raises(InputError, match="seed: is in two axes"):
+        prod(over("seed", 1), over("seed", 2))
+
+
+def test_the_config_of_a_run():
+    settings = prod(over("model.mlp_dim", 16, 32), over("optimizer.b1", 0.7))
+    asked = study(settings=tuple(settings))
+    assert asked.setting_names == ["mlp_dim=16, b1=0.7", "mlp_dim=32, b1=0.7"]
+    config = asked.config(Run("mlp_dim=32, b1=0.7", "adamw", (("weight_decay", 0.3),), 1e-2, 4))
+    assert config == dataclasses.replace(
+        BASE,
+        model=dataclasses.replace(BASE.model, mlp_dim=32),
+        optimizer=AdamWConfig(learning_rate=1e-2, b1=0.7, b2=0.9, weight_decay=0.3),
+        seed=9,
+        data=dataclasses.replace(BASE.data, seed=4),
+    )
+
+
+def test_calibration_is_added_to_the_length():
+    frozen = Arm(name="frozen", optimizer=FrozenConfig(calibration_steps=7), learning_rates=(1e-3,))
+    lengths = study(frozen, settings=({}, {"num_train_steps": 50}))
+    assert lengths.config(Run("", "frozen", (), 1e-3, 0)).num_train_steps == BASE.num_train_steps + 7
+    assert lengths.config(Run("num_train_steps=50", "frozen", (), 1e-3, 0)).num_train_steps == 57
+
+
+def test_ids_are_of_what_decides_a_runs_numbers():
+    run = Run("", "adamw", (), 1e-3, 0)
+    one, other = (study(base=dataclasses.replace(BASE, workdir=name)) for name in ("x", "y"))
+    assert run_id(one.config(run)) == run_id(other.config(run))
+    assert len(run_id(one.config(run))) == 16
+    assert len({run_id(one.config(run._replace(seed=i, learning_rate=r))) for i in (0, 1) for r in (1e-3, 1e-2)}) == 4
+
+
+def test_a_dump_is_read_back(tmp_path):
+    own = class_named(OptimizerConfig, OPTIMIZERS, f"{ROOT}/examples/my_optimizer.py:Mine")
+    mine = Arm(name="mine", optimizer=own(), learning_rates=(1e-4, 1e-3))
+    asked = study(ADAMW, mine, settings=tuple(over("model.mlp_dim", 16, 32)), rules=Rules(seeds=7, level=0.9))
+    for name, content in asked.sources().items():
+        (tmp_path / name).write_bytes(content)
+    again = Study.from_dict(json.loads(json.dumps(asked.to_dict())), tmp_path)
+    assert again.to_dict() == asked.to_dict()
+    run = Run("mlp_dim=32", "mine", (), 1e-3, 2)
+    assert run_id(again.config(run)) == run_id(asked.config(run))
+    with pytest.raises(InputError, match=r"study\.json is not that of a study"):
+        Study.from_dict({"base": asked.to_dict()["base"]}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Study(base=BASE, arms=()), "has no arms"),
+        (lambda: study(ADAMW, ADAMW), "two arms are called adamw"),
+        (lambda: study(settings=()), "settings is empty"),
+        (lambda: study(settings=tuple(over("model.mlp_dim", 16, 16))), "two settings are called mlp_dim=16"),
+        (lambda: study(settings=tuple(over("model.width", 16))), "arm adamw, width=16: model.width: there is no such"),
+        (lambda: study(settings=tuple(over("model", 16))), "model=16: must be ModelConfig"),
+        (lambda: study(settings=tuple(over("optimizer.rho", 16))), "rho: there is no such field"),
+        (lambda: lion(), "arm x: learning_rates is empty"),
+        (lambda: lion(0.0, 1.0), r"learning_rates=0\.0: must be finite"),
+        (lambda: lion(1.0, float("inf")), "learning_rates=inf"),
+        (lambda: lion(2.0, 1.0), "must grow"),
+        (lambda: lion(1.0, nuisance=(("b1", ()),)), "axis b1 is empty"),
+        (
+            lambda: study(dataclasses.replace(ADAMW, nuisance=(("b9", (1.0,)),))),
+            "adamw: b9: there is no such field",
+        ),
+        (
+            lambda: study(dataclasses.replace(ADAMW, nuisance=(("b1", (1.0,)),))),
+            r"adamw: AdamWConfig\.b1=1\.0: must",
+        ),
+        (lambda: Rules(seeds=-1), r"study\.seeds=-1: must be at least 0"),
+        (lambda: Rules(level=1.0), r"study\.level=1\.0: must be in \[0\.5, 1\)"),
+    ],
+)
+def test_bad_studies_are_one_line(make, message):
+    with pytest.raises(InputError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
