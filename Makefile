@@ -56,7 +56,7 @@ setup: .venv/ready
 # Needs uv. Writes no host name.
 lock:
 	uv pip compile --universal --generate-hashes --python-version 3.11 --override requirements/override.txt \
-	  --extra train --extra dev --extra wandb --no-header --no-emit-index-url --quiet \
+	  --extra study --extra dev --extra wandb --no-header --no-emit-index-url --quiet \
 	  pyproject.toml requirements/lock.in -o requirements/lock.txt
 
 clean:

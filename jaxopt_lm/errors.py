@@ -71,7 +71,8 @@ def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | No
         except ModuleNotFoundError as error:
             if not _is_imported_here(error):
                 raise
-            message = f"{error.name} is not installed, which this command needs: pip install 'jaxopt_lm[train]'"
+            extra = "study" if error.name in ("opda", "pandas", "statsmodels") else "train"
+            message = f"{error.name} is not installed, which this command needs: pip install 'jaxopt_lm[{extra}]'"
         except KeyboardInterrupt:
             return 130
         print(one_line(message), file=sys.stderr)

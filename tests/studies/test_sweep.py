@@ -1,0 +1,245 @@
+"""`python -m jaxopt_lm.sweep` in processes of its own: to the end, through kills and stops, and what it refuses."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from jaxopt_lm import studies
+from jaxopt_lm.dumps import to_json
+from jaxopt_lm.runs.read import read_metrics
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are pinned and found in /proc on Linux")
+
+ASKED = """
+from jaxopt_lm.config_io import load
+from jaxopt_lm.optimizers import AdamWConfig, LionConfig
+from jaxopt_lm.studies import Arm, Rules, Study
+
+def get_config(arg):
+    adamw = Arm(name="adamw", optimizer=AdamWConfig(learning_rate=1e-3), learning_rates=(1e-3, 1e-2))
+    lion = Arm(name="lion", optimizer=LionConfig(learning_rate=1e-3), learning_rates=(1e-3, 1e-2, 1e30))
+    rules = Rules(seeds=1, noise_seeds=1, max_extensions=1)
+    return Study(base=load("base.json"), arms=(adamw, lion)[: int(arg or 2)], rules=rules)
+"""
+MINE = """
+import os
+import optax
+
+def mine(learning_rate):
+    if os.environ.get("CRASH"):
+        raise RuntimeError("this one crashes")
+    return optax.sgd(learning_rate)
+"""
+MINE_ASKED = """from jaxopt_lm.optimizers import FromOptax
+    mine = Arm(name="mine", optimizer=FromOptax("mine.py:mine", {"learning_rate": 0.1}), learning_rates=(0.1,))
+"""
+TIMES = ["seconds", "tokens_per_sec"]
+
+
+@pytest.fixture
+def place(tmp_path, tiny, monkeypatch) -> Path:
+    """Where commands run: a study of two arms; its processes have one core, and so do the programs they share."""
+    short = dataclasses.replace(tiny, num_train_steps=30)
+    (tmp_path / "base.json").write_text(to_json(short))
+    (tmp_path / "asked.py").write_text(ASKED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", os.environ["JAX_COMPILATION_CACHE_DIR"] + "-1")
+    return tmp_path
+
+
+def start(*words: str, **options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "jaxopt_lm.sweep", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def sweep(*words: str, code: int = 0, **options) -> str:
+    """What a command prints."""
+    process = start(*words, **options)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == code, (output, errors)
+    assert "Traceback" not in errors
+    return output + errors
+
+
+def trained(workdir: str, *flags: str, **options) -> pd.DataFrame:
+    """The table of the study, run to its end."""
+    sweep("--config=asked.py", f"--config.workdir={workdir}", *flags, **options)
+    return studies.load(workdir)
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def lines(workdir: str) -> int:
+    """How many lines of metrics all runs of a study have."""
+    return sum(len(list(read_metrics(path))) for path in Path(workdir, "runs").glob("*"))
+
+
+def killed(workdir: str, whom: str, at: int) -> None:
+    """Begins the study and kills its coordinator, or one of its workers, once so many lines are written."""
+    process = start("--config=asked.py", f"--config.workdir={workdir}")
+    wait(lambda: lines(workdir) >= at or process.poll() is not None)
+    workers = children(process.pid)
+    if whom == "worker" and workers:
+        os.kill(max(workers), signal.SIGKILL)
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+    process.kill()
+    process.communicate()
+    wait(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in workers), 20)
+
+
+def assert_same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(one.drop(columns=TIMES), other.drop(columns=TIMES), check_exact=True)
+
+
+def test_a_study_to_its_end_and_through_kills(place):
+    whole = trained("whole")
+    assert set(whole["status"]) == {"completed", "diverged"}
+    assert whole["loss"].isna().equals(whole["status"] != "completed")
+    lion = whole[(whole["arm"] == "lion") & (whole["learning_rate"] == 1e30)].iloc[0]
+    assert (lion["status"], lion["diverged_step"] > 0, lion["diverged_metric"] != "") == ("diverged", True, True)
+    assert sorted(whole[whole["arm"] == "adamw"]["learning_rate"].unique()) == [1e-3, 1e-2, 1e-1, 1.0]
+    some = whole[whole["seed"] == 1]
+    assert set(some["arm"]) == {"adamw", "lion"}
+    assert (whole["loss_at_init"] > 4).all()
+    assert {len(json.loads(path.read_text())["runs"]) for path in Path("whole/units").glob("*.json")} == {1}
+    assert {json.loads(path.read_text())["cores"] for path in Path("whole/units").glob("*.json")} == {1}
+    before = lines("whole")
+    counts = f"{len(whole)} of {len(whole)} runs ended, {sum(whole['status'] == 'diverged')} diverged"
+    assert counts in sweep("--config=asked.py", "--config.workdir=whole")
+    assert lines("whole") == before
+    killed("cut", "coordinator", 80)
+    killed("cut", "worker", 160)
+    assert_same(trained("cut"), whole)
+    output = sweep("status", "--workdir=cut")
+    assert "adamw: best at" in output
+    assert "open:" not in output
+    assert "MB freed" in sweep("prune", "--workdir=cut")
+    assert not list(Path("cut/runs").glob("*/checkpoints"))
+    assert_same(studies.load("cut"), whole)
+
+
+@pytest.mark.full
+def test_ten_kills_at_random_moments(place):
+    whole, moments = trained("whole"), random.Random(0)
+    for _ in range(10):
+        written = lines("cut") if Path("cut").exists() else 0
+        killed("cut", moments.choice(["coordinator", "worker"]), written + moments.randrange(40))
+    assert_same(trained("cut"), whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_saves_every_run_and_the_same_command_goes_on(number, code, place):
+    process = start("--config=asked.py:1", "--config.workdir=x")
+    wait(lambda: lines("x") >= 15)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "stopping once every run under way has saved its state" in output
+    open_runs = [path for path in Path("x/runs").glob("*") if not (path / "result.json").exists()]
+    done = {path: [line["step"] for line in read_metrics(path)][-1] for path in open_runs if list(read_metrics(path))}
+    saved = {path: max((int(x.name) for x in (path / "checkpoints").glob("[0-9]*")), default=0) for path in done}
+    assert saved == done
+    assert done
+    output = sweep("--config=asked.py:1", "--config.workdir=x")
+    assert "runs ended; see x" in output
+
+
+def test_one_coordinator_and_the_commands_of_other_schedulers(place):
+    process = start("--config=asked.py", "--config.workdir=x")
+    wait(lambda: Path("x/units").exists())
+    output = sweep("--config=asked.py", "--config.workdir=x", code=2)
+    assert output == "error: workdir=x: another process runs this study; wait, or give another\n"
+    process.kill()
+    process.communicate()
+    unit = json.loads(sweep("units", "--workdir=x", "--json=True"))[0]
+    assert unit["runs"] == ["adamw 0.001 seed 1"]
+    cores = json.loads(Path(f"x/units/{unit['id']}.json").read_text())["cores"]
+    pinned = {"preexec_fn": lambda: os.sched_setaffinity(0, {0})} if cores == 1 else {}
+    assert "done: step 30" in sweep("work", "--workdir=x", f"--unit={unit['id']}", **pinned)
+    assert unit["id"] not in sweep("units", "--workdir=x")
+    assert Path(f"x/runs/{unit['id']}/result.json").exists()
+    assert sweep("work", "--workdir=x", "--unit=abc", code=2).startswith("error: x/units/abc.json: no such file")
+
+
+def test_a_unit_that_crashes_is_left_out_and_the_others_end(place):
+    Path("mine.py").write_text(MINE)
+    Path("asked.py").write_text(
+        ASKED.replace("(adamw, lion)[: int(arg or 2)]", "(adamw, mine)").replace("lion =", MINE_ASKED + "    lion =")
+    )
+    flags = "--config=asked.py", "--config.workdir=x", "--study.max_extensions=0"
+    output = sweep(*flags, env=os.environ | {"CRASH": "1"})
+    assert output.count("it is begun again") == 2
+    assert "ended early 3 times and is left out" in output
+    assert "RuntimeError: this one crashes" in output
+    table = studies.load("x")
+    assert set(table[table["arm"] == "mine"]["status"]) == {"failed"}
+    assert set(table[table["arm"] == "adamw"]["status"]) == {"completed"}
+    assert "failed: mine 0.1 seed 0" in sweep("status", "--workdir=x")
+    assert sweep("retry", "--workdir=x") == "1 units will be begun again\n"
+    assert set(trained("x", "--study.max_extensions=0")["status"]) == {"completed"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config=asked.py", "--config.optimizer.b2=0.5"], "--config.optimizer: arms have optimizers of their own"),
+        (["--config=asked.py", "--study.seeds=-1"], "study.seeds=-1: must be at least 0"),
+        (["--config=asked.py", "--workers=0"], "workers=0: must be at least 1"),
+        (["--config=base.json"], "--config=base.json: must be FILE.py[:key=value,…] here"),
+        (["--config=asked.py", "--config.workdir=base.json"], "workdir=base.json: cannot be made"),
+        (["frobnicate"], "sweep frobnicate: must be one of run, status"),
+        (["status", "--workdir=nowhere"], "nowhere/study.json: no such file; give the --workdir of a study"),
+    ],
+)
+def test_bad_input_is_one_line(flags, message, place):
+    output = sweep(*flags, code=2)
+    assert output.startswith(f"error: {message}")
+    assert output.count("\n") == 1
+
+
+def test_the_folder_of_another_study(place):
+    process = start("--config=asked.py", "--config.workdir=x")
+    wait(lambda: Path("x/study.json").exists())
+    process.kill()
+    process.communicate()
+    output = sweep("--config=asked.py", "--config.workdir=x", "--config.length=8", code=2)
+    assert output == "error: length=8 (the study has 16): x is of another study; give another --config.workdir\n"
+    Path("asked.py").write_text(ASKED.replace("optimizer=AdamWConfig(", "optimizer=AdamWConfig(b2=0.5, "))
+    output = sweep("--config=asked.py", "--config.workdir=x", code=2)
+    assert output == "error: arm adamw: b2 differ from those in x; give another --config.workdir\n"
+
+
+def test_a_dry_run(place):
+    found = json.loads(sweep("--config=asked.py", "--config.workdir=x", "--dry_run=True", "--json=True"))
+    assert (found["runs"], found["groups"]) == (1 + 2 + 3 + 2 + 3, 2)
+    assert found["tokens"] == found["runs"] * 30 * 8 * 16
+    assert found["hours"] > 0
+    assert not Path("x").exists()
