@@ -192,9 +192,11 @@ def _one_line(message: str) -> str:
     lines = [line.strip("│╰╯─ \t") for line in message.splitlines() if not line.startswith("╭")]
     text = " ".join(line for line in lines if line and not line.startswith("For full helptext"))
     text = text.partition(" Argument helptext:")[0]
+    text = re.sub(r"^Value error -+ (.*?) -+$", r"\1", text)  # a title where the terminal has no frames
     if text.startswith("Missing from"):
         return f"{', '.join(re.findall(r'(--[a-z_.0-9]+) [A-Z{[]', text))}: is missing; give it a value"
     found = re.match(r"Error parsing (config\.)?([\w.]+): ", text)
     if found is None or found[2] == "config":
         return re.sub(r"^Error parsing (config: )?", "", text)
-    return at_path(text[found.end() :], found[2] if found[1] else "")
+    section = found[1] or found[2][0].islower()  # else the class that a command line fills
+    return at_path(text[found.end() :], found[2] if section else "")

@@ -20,7 +20,7 @@ from jaxopt_lm.dumps import REGISTRIES, differences, from_dict, to_dict, to_json
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import PRESETS, preset
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
-from tests.write_config_dumps import DUMPS, ROOT, SPECS, dump
+from tests.write_config_dumps import DUMPS, ROOT, SPECS, STUDY_DUMPS, STUDY_SPECS, dump, dump_of_study
 
 BASE = TrainConfig(workdir="runs/x")
 
@@ -32,8 +32,14 @@ def test_shipped_configs_are_as_dumped(name):
 
 def test_every_shipped_config_has_a_dump():
     shipped = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.py")}
-    assert shipped == {spec.partition(":")[0] for spec in SPECS.values()}
+    assert shipped == {spec.partition(":")[0] for spec in (*SPECS.values(), *STUDY_SPECS.values())}
     assert {f"{name}.json" for name in SPECS} == {path.name for path in DUMPS.iterdir()}
+    assert {f"{name}.json" for name in STUDY_SPECS} == {path.name for path in STUDY_DUMPS.iterdir()}
+
+
+@pytest.mark.parametrize("name", STUDY_SPECS)
+def test_shipped_studies_are_as_dumped(name):
+    assert dump_of_study(STUDY_SPECS[name]) == (STUDY_DUMPS / f"{name}.json").read_text()
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -48,7 +54,9 @@ def test_one_flag_shortens_every_shipped_config(name):
             assert dataclasses.replace(config, num_train_steps=steps).num_train_steps == steps
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted({Path(ROOT, spec.partition(":")[0]) for spec in SPECS.values()}), ids=lambda path: path.stem
+)
 def test_one_flag_shortens_every_config_file(path):
     """On the command line; where the warmup is a fraction the peak is reached, and the end."""
     arg = ":files=my_texts" if path.stem == "text" else ""
@@ -371,4 +379,5 @@ def test_no_config_file_is_one_line(tmp_path):
 def test_docstrings_of_config_files_say_how_to_run_them():
     for path in Path(ROOT, "configs").rglob("*.py"):
         doc = ast.get_docstring(ast.parse(path.read_text())) or ""
-        assert f"python -m jaxopt_lm.train --config={path.relative_to(ROOT).as_posix()}" in doc, path
+        command = "sweep" if f"configs/{path.name}" in STUDY_SPECS.values() else "train"
+        assert f"python -m jaxopt_lm.{command} --config={path.relative_to(ROOT).as_posix()}" in doc, path

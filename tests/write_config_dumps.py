@@ -8,12 +8,14 @@ import json
 from pathlib import Path
 
 from jaxopt_lm.config import TrainConfig
-from jaxopt_lm.config_io import load
+from jaxopt_lm.config_io import load, load_as
 from jaxopt_lm.dumps import VERSION, to_json
 from jaxopt_lm.optimizers import OPTIMIZERS, SCHEDULES
+from jaxopt_lm.studies import Study
 
 ROOT = Path(__file__).parents[1]
 DUMPS = ROOT / "tests" / "golden" / "configs"
+STUDY_DUMPS = ROOT / "tests" / "golden" / "studies"
 FIELDS = ROOT / "tests" / "golden" / "config_fields.json"
 
 # Name of the dump: what `--config` is given.
@@ -29,11 +31,17 @@ SPECS |= {
     "fineweb": "configs/fineweb.py",
     "text": "configs/text.py:files=my_texts",
 }
+STUDY_SPECS = {"compare": "configs/compare.py"}
 
 
 def dump(spec: str) -> str:
     """The dump of one config, its file given relative to the project's root."""
     return to_json(load(str(ROOT / spec)))
+
+
+def dump_of_study(spec: str) -> str:
+    """The same of a study."""
+    return json.dumps(load_as(Study, str(ROOT / spec)).to_dict(), indent=1, sort_keys=True) + "\n"
 
 
 def fields() -> str:
@@ -47,6 +55,9 @@ def fields() -> str:
 
 if __name__ == "__main__":
     DUMPS.mkdir(exist_ok=True)
+    STUDY_DUMPS.mkdir(exist_ok=True)
     FIELDS.write_text(fields())
+    for name, spec in STUDY_SPECS.items():
+        (STUDY_DUMPS / f"{name}.json").write_text(dump_of_study(spec))
     for name, spec in SPECS.items():
         (DUMPS / f"{name}.json").write_text(dump(spec))
