@@ -23,7 +23,7 @@ RESAMPLES = 9999
 """Of a bootstrap, drawn by a generator whose seed is 0: the same values always give the same interval."""
 
 _ROUNDING = 8 * np.finfo(float).eps  # differences of losses that are apart by less, relative to the losses, are equal
-_MANY = 10_000  # seeds; from here on the normal distribution gives their number
+_MANY = 10_000  # seeds; from here on their number is that of the normal distribution
 
 
 class Interval(NamedTuple):
@@ -200,7 +200,7 @@ def seeds_needed(effect_size: float, power: float = 0.8, alpha: float = 0.05) ->
     """The fewest seeds at which a two-sided paired t test finds an effect with this power; a whole number.
 
     Power is P(|T| > t_{1 - alpha/2, n - 1}), T noncentral with parameter |d_z| sqrt(n). 2 at least; infinite where
-    there is no effect, NaN of NaN. An effect that was estimated from a few seeds makes this an estimate, a rough one.
+    there is no effect, to rounding; NaN of NaN. An effect that was estimated from a few seeds makes this an estimate, a rough one.
 
     Args:
       effect_size: d_z, the mean of the differences over their deviation; the sign does not count.
@@ -210,17 +210,15 @@ def seeds_needed(effect_size: float, power: float = 0.8, alpha: float = 0.05) ->
     effect = abs(effect_size)
     _check_fraction("power", power)
     _check_fraction("alpha", alpha)
-    if math.isnan(effect) or not effect:
-        return math.nan if math.isnan(effect) else math.inf
-    low, high = 1, 2
-    while high < _MANY and _power(effect, high, alpha) < power:
-        low, high = high, 2 * high
-    if high >= _MANY:
-        return float(math.ceil(((stats.norm.isf(alpha / 2) + stats.norm.ppf(power)) / effect) ** 2))
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _power(effect, middle, alpha) >= power else (middle, high)
-    return float(high)
+    if math.isnan(effect):
+        return math.nan
+    if effect < _ROUNDING:
+        return math.inf
+    normal = ((stats.norm.isf(alpha / 2) + stats.norm.ppf(power)) / effect) ** 2  # a bound from below
+    n = max(2, math.ceil(normal))
+    while n < _MANY and _power(effect, n, alpha) < power:
+        n += 1
+    return float(n)
 
 
 def smallest_detectable(deviation: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
