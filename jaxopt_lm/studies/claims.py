@@ -54,7 +54,7 @@ class Evidence(NamedTuple):
         return common(*(fresh(self.runs, self.chosen.get((setting, name))) for name in (arm, than)))
 
     def rates(self, setting: str, arm: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """An arm's learning rates and losses on the tuning seed, NaN where diverged, and its loss at init."""
+        """An arm's rates on the tuning seed, at its own numbers, their losses, NaN where diverged, and that at init."""
         ended = [
             run
             for run in self.runs

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import ttest_power
 from statsmodels.stats.proportion import proportion_confint
 
@@ -175,9 +174,10 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     Reference: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
     """
     p = np.asarray(p_values, float)
-    corrected, tests = np.full(p.shape, math.nan), ~np.isnan(p)
-    if tests.any():
-        corrected[tests] = multipletests(p[tests], method="holm")[1]
+    corrected, m = np.full(p.shape, math.nan), int(np.sum(~np.isnan(p)))
+    order = np.argsort(p)[:m]  # NaN is last
+    # statsmodels' multipletests gives the same, but collects garbage at each call: 0.1 s.
+    corrected[order] = np.maximum.accumulate(np.minimum(1, (m - np.arange(m)) * p[order]))
     return corrected
 
 
@@ -200,7 +200,7 @@ def seeds_needed(effect_size: float, power: float = 0.8, alpha: float = 0.05) ->
     """The fewest seeds at which a two-sided paired t test finds an effect with this power; a whole number.
 
     Power is P(|T| > t_{1 - alpha/2, n - 1}), T noncentral with parameter |d_z| sqrt(n). 2 at least; infinite where
-    there is no effect, to rounding; NaN of NaN. An effect that was estimated from a few seeds makes this an estimate, a rough one.
+    there is no effect, to rounding; NaN of NaN. Of an effect that a few seeds estimate, it is a rough estimate too.
 
     Args:
       effect_size: d_z, the mean of the differences over their deviation; the sign does not count.

@@ -36,7 +36,7 @@ def choice(arm: str, rate: float = 0.01, setting: str = "", inside: bool = True,
 
 def fresh_table(losses: Mapping[str, object], settings: tuple[str, ...] = ("",)) -> tuple[pd.DataFrame, list[Choice]]:
     """By arm, the losses on seeds 1, 2, …, the same in each setting; and the choices of these arms."""
-    return fresh_tables({setting: losses for setting in settings})
+    return fresh_tables(dict.fromkeys(settings, losses))
 
 
 def fresh_tables(losses: Mapping[str, Mapping[str, object]]) -> tuple[pd.DataFrame, list[Choice]]:

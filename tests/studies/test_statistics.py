@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.studies import statistics
@@ -36,7 +37,7 @@ def held(intervals, truth: float) -> float:
 
 @pytest.fixture
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(statistics, "RESAMPLES", 999)
+    monkeypatch.setattr(statistics, "RESAMPLES", 499)
 
 
 def test_the_interval_of_three_losses_is_students():
@@ -151,6 +152,8 @@ def test_holms_correction_by_hand():
     np.testing.assert_allclose(holm([0.01, math.nan, 0.04]), [0.02, math.nan, 0.04])
     assert np.isnan(holm([math.nan])).all()
     assert holm([]).shape == (0,)
+    many = np.random.default_rng(0).uniform(0, 0.1, 40).round(3)  # some are equal
+    np.testing.assert_allclose(holm(many), multipletests(many, method="holm")[1])
 
 
 def test_levels_go_with_holms_correction():
