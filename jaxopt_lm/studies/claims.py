@@ -132,8 +132,9 @@ class Better(Claim):
 class Alike(Claim):
     """In every setting, the losses of any two of the arms differ by less than `within` nats.
 
-    It holds where two one-sided tests say so for each two at alpha = 1 - level (`equivalence`), and does not where the
-    interval of a difference is beyond `within`. That a difference is not significant is no evidence for either.
+    It holds where two one-sided tests say so for each two at alpha = 1 - level (`equivalence`): the interval of level
+    1 - 2 alpha, which the sentence has, is within. It does not where the interval of a difference, widened, is beyond
+    `within`. That a difference is not significant is no evidence for either.
 
     Attributes:
       arms: two at least.
@@ -151,10 +152,11 @@ class Alike(Claim):
             if both is None:
                 parts.append((OPEN, _nothing(setting, arm, other)))
                 continue
-            own, wide = _intervals(differences(*both), self.level, len(pairs) * len(evidence.settings))
+            _, wide = _intervals(differences(*both), self.level, len(pairs) * len(evidence.settings))
             apart = wide.low > self.within or wide.high < -self.within
             alike = equivalence(*both, self.within) < 1 - self.level
             outcome = HOLDS if alike else FAILS if apart else OPEN
+            own = t_interval(differences(*both), 2 * self.level - 1)
             parts.append((outcome, f"{_in(setting)}{arm} and {other} differ by {_written(own)}"))
         return _together(parts)
 
@@ -165,7 +167,7 @@ class SameRanking(Claim):
 
     It holds where of any two arms the same one is better in every setting, each time significantly after Holm's
     correction for all of these comparisons. It does not where one is significantly better in a setting and
-    significantly worse in another.
+    significantly worse in another. One setting leaves it unresolved.
 
     Attributes:
       arms: two at least.
@@ -174,6 +176,24 @@ class SameRanking(Claim):
     arms: tuple[str, ...]
 
     def _judged(self, evidence: Evidence) -> tuple[str, str]:
+        if len(evidence.settings) < 2:
+            return OPEN, f"{len(evidence.settings)} setting: a ranking survives across two at least"
+        signs = self._signs(evidence)
+        turned = [f"{arm} and {other}" for (arm, other), each in signs.items() if {-1.0, 1.0} <= set(each)]
+        blurred = [f"{arm} and {other}" for (arm, other), each in signs.items() if 0.0 in each]
+        if turned:
+            return FAILS, f"{', '.join(turned)} change places, each time significantly"
+        if blurred:
+            return OPEN, f"not significant in every setting: {', '.join(blurred)}"
+        beaten = dict.fromkeys(self.arms, 0.0)
+        for (arm, other), (sign, *_) in signs.items():
+            beaten[arm] += sign
+            beaten[other] -= sign
+        ranking = " < ".join(sorted(self.arms, key=lambda arm: beaten[arm]))
+        return HOLDS, f"{ranking} in {len(evidence.settings)} settings, every difference significant"
+
+    def _signs(self, evidence: Evidence) -> dict[tuple[str, str], list[float]]:
+        """For each two arms, setting by setting, the sign of their difference; 0 where it is not significant."""
         cases = list(itertools.product(itertools.combinations(self.arms, 2), evidence.settings))
         pairs = [evidence.losses(setting, *arms) for arms, setting in cases]
         found = [paired(*both) if both else None for both in pairs]
@@ -181,19 +201,7 @@ class SameRanking(Claim):
         signs: dict[tuple[str, str], list[float]] = {}
         for (arms, _), each, is_one in zip(cases, found, significant, strict=True):
             signs.setdefault(arms, []).append(float(np.sign(each.difference)) if each and is_one else 0.0)
-        turned = [f"{arm} and {other}" for (arm, other), each in signs.items() if {-1.0, 1.0} <= set(each)]
-        blurred = [f"{arm} and {other}" for (arm, other), each in signs.items() if 0.0 in each]
-        where = f"in {len(evidence.settings)} settings"
-        if turned:
-            return FAILS, f"{', '.join(turned)} change places, each time significantly"
-        if blurred:
-            return OPEN, f"not significant in every setting: {', '.join(blurred)}"
-        below = {
-            arm: sum(signs[pair][0] * (1 if pair[0] == arm else -1) for pair in signs if arm in pair)
-            for arm in self.arms
-        }
-        ranking = " < ".join(sorted(self.arms, key=lambda arm: below[arm]))
-        return HOLDS, f"{ranking} {where}, every difference significant"
+        return signs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

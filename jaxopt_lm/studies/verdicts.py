@@ -41,7 +41,8 @@ class Verdict(NamedTuple):
       changed: other chosen numbers that are not the arm's own.
       inside: whether the chosen rate is inside its range; otherwise the arm's loss is a bound.
       baseline_inside: likewise for the baseline.
-      loss: the arm's mean on its fresh seeds, with its interval at the study's level; NaN without any.
+      loss: the arm's mean on the fresh seeds it completed, with its interval at the study's level; NaN without any. It
+        flatters an arm that diverged on others.
       difference: mean of arm minus baseline over common fresh seeds; NaN where it is not judged.
       low: lower end of its interval, which is widened for the study's many comparisons.
       high: upper end of its interval; the two leave out 0 exactly where the verdict is "better" or "worse".

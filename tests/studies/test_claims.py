@@ -119,6 +119,7 @@ def test_a_ranking_that_survives_and_one_that_turns():
     assert outcome(ranking("lion", "adamw"), blurred) == "not resolved"
     assert outcome(ranking("muon", "adamw"), blurred) == "holds"
     assert outcome(ranking("muon", "absent"), same) == "not resolved"
+    assert outcome(ranking("muon", "adamw"), {"a": three}) == "not resolved"
 
 
 RATES = 10.0 ** np.arange(-5, 0.5, 0.5)

@@ -136,7 +136,7 @@ ROWS: Rows = {
             f"{_CLAIMS} alike_needs",
         ),
     ],
-    "studies/claims.py::SameRanking._judged": [
+    "studies/claims.py::SameRanking._signs": [
         (
             put("significant, strict", "[True] * len(cases), strict"),
             "claims: ranks of noise",
