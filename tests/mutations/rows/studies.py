@@ -106,13 +106,13 @@ ROWS: Rows = {
         (
             drop("and math.isclose(run.learning_rate, choice.learning_rate)"),
             "fresh seeds: of any rate",
-            f"{_VERDICTS} unb",
+            f"{_VERDICTS} chosen_numbers",
         ),
         (put("run.changed", "choice.changed"), "fresh seeds: of other numbers", f"{_VERDICTS} chosen_numbers"),
     ],
     "studies/fresh.py::common": [
         (drop("or ours.diverged or theirs.diverged"), "verdicts: divergence left out", f"{_VERDICTS} lucky"),
-        (put("< 2", "< 1"), "verdicts: of one seed", f"{_VERDICTS} one_seed_gives"),
+        (put("< 2", "< 3"), "verdicts: of three seeds at least", f"{_VERDICTS} chosen_numbers"),
     ],
     "studies/verdicts.py::verdicts": [
         (put("holm(p)", "p"), "verdicts: without correction", f"{_VERDICTS} false_verdict"),
@@ -147,10 +147,7 @@ ROWS: Rows = {
         (put("high < other_low", "ours < theirs"), "claims: one rate decides", f"{_CLAIMS} less_sensitive"),
     ],
     "studies/claims.py::OptimumMoves._judged": [
-        (
-            put("high <= self.at_most", "factor <= self.at_most"),
-            "claims: one rate moves it",
-            f"{_CLAIMS} optimum_moves",
-        ),
+        (put("high <= self.at_most", "factor <= self.at_most"), "claims: an average holds", f"{_CLAIMS} optimum_moves"),
+        (put("low > self.at_most", "factor > self.at_most"), "claims: an average fails", f"{_CLAIMS} optimum_moves"),
     ],
 }
