@@ -1,0 +1,79 @@
+"""From the folder of a study to what its page says."""
+
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from jaxopt_lm.dumps import to_dict
+from jaxopt_lm.runs.read import read_history
+from jaxopt_lm.studies.claims import Claim, Judgement
+from jaxopt_lm.studies.coordinate import progress
+from jaxopt_lm.studies.findings import Report
+from jaxopt_lm.studies.search import Choice, choices
+from jaxopt_lm.studies.store import Store
+from jaxopt_lm.studies.study import Study
+from jaxopt_lm.studies.table import table
+from jaxopt_lm.studies.verdicts import Verdict, verdicts
+
+_OF_VERDICTS = ("setting", "arm", "kind", "difference", "low", "high", "p", "n", "seeds_needed", "sentence")
+_PACKAGES = ("jaxopt_lm", "jax", "jaxlib", "optax", "flax", "numpy")
+
+
+def collect(folder: str | os.PathLike, claims: Sequence[Claim] = ()) -> Report:
+    """What is known so far of the study in `folder`; executes the sources of a user's own optimizers that it keeps.
+
+    Args:
+      folder: of the study, which may be running.
+      claims: to judge.
+
+    Raises:
+      InputError: the folder holds no study, or a file of it is damaged.
+    """
+    path = Path(folder)
+    store = Store.read(path)
+    study, at, runs = store.study, progress(store), table(store)
+    chosen, baseline = choices(study, at.losses), study.baseline.name
+    judged = [claim.judge(runs, chosen, baseline) for claim in claims]
+    return Report(
+        name=path.resolve().name,
+        asked=_asked(study),
+        baseline=baseline,
+        arms=[arm.name for arm in study.arms],
+        table=runs,
+        choices=pd.DataFrame(chosen, columns=list(Choice._fields)),  # pyright: ignore[reportArgumentType]
+        verdicts=_table(verdicts(runs, chosen, baseline, study.rules.level)),
+        claims=pd.DataFrame(judged, columns=list(Judgement._fields)),  # pyright: ignore[reportArgumentType]
+        history=lambda name: read_history(path / "runs" / name),
+        facts={"Config": dict(_flat(to_dict(study.base))), "Drawn with": _versions()},
+        running=bool(at.open),
+        level=study.rules.level,
+    )
+
+
+def _asked(study: Study) -> str:
+    arms, settings = len(study.arms), len(study.settings)
+    where = f" in {settings} settings" if settings > 1 else ""
+    steps = f"{study.base.num_train_steps:,} steps"
+    return f"{arms} optimizers{where}: whose loss is least after {steps}, each at its best learning rate?"
+
+
+def _table(found: Sequence[Verdict]) -> pd.DataFrame:
+    rows = [[getattr(verdict, name) for name in _OF_VERDICTS] for verdict in found]
+    return pd.DataFrame(rows, columns=list(_OF_VERDICTS))  # pyright: ignore[reportArgumentType]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Fields by dotted name; those that are None are left out."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", str(value)
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}

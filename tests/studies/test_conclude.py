@@ -1,0 +1,93 @@
+"""From the folder of a study to its page, by the command line."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxopt_lm import report
+from jaxopt_lm.optimizers import AdamWConfig, LionConfig
+from jaxopt_lm.studies import conclude
+from jaxopt_lm.studies.coordinate import progress
+from jaxopt_lm.studies.store import Store
+from jaxopt_lm.studies.study import Arm, Rules, Run, Study
+
+
+def end(store: Store, run: Run) -> None:
+    """Writes what a run would have left: losses that are a parabola in the rate; lion is better, and diverges high."""
+    folder = store.folder(run)
+    folder.mkdir(parents=True)
+    loss = 4 + math.log10(run.learning_rate / 1e-3) ** 2 - 0.2 * (run.arm == "lion") + 0.001 * run.seed**2
+    lines = [{"step": step, "eval/loss": loss + 2 - step / 30} for step in (0, 20, 60)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    diverged = run.learning_rate > 0.5
+    result = {"status": "diverged" if diverged else "completed", "step": 60, "eval/loss": loss}
+    result |= {"eval/unigram_entropy": 4.1, "tokens_per_sec": 1000.0, "num_params": 1}
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def store(tiny, tmp_path) -> Store:
+    rates = (1e-4, 1e-3, 1e-2)
+    adamw = Arm(name="adamw", optimizer=AdamWConfig(learning_rate=1e-3), learning_rates=rates)
+    lion = Arm(name="lion", optimizer=LionConfig(learning_rate=1e-3), learning_rates=(*rates, 1.0))
+    study = Study(base=tiny, arms=(adamw, lion), rules=Rules(seeds=3, noise_seeds=2))
+    store = Store(tmp_path / "<study>", study)
+    store.begin().close()
+    return store
+
+
+def end_all(store: Store) -> None:
+    while found := progress(store).open:
+        for run in found:
+            end(store, run)
+
+
+def draw(monkeypatch, capsys, *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["report", *arguments])
+    code = report.main()
+    shown = capsys.readouterr()
+    assert not code, shown.err
+    return shown.out
+
+
+def test_a_study_that_is_done(store, monkeypatch, capsys):
+    end_all(store)
+    found = conclude.collect(store.path)
+    assert not found.running
+    assert list(found.choices.arm) == ["adamw", "lion"]
+    assert list(found.choices.learning_rate) == [1e-3, 1e-3]
+    (lion,) = found.verdicts[found.verdicts.arm == "lion"].itertuples()
+    assert (lion.kind, lion.n) == ("better", 3)
+    assert lion.difference == pytest.approx(-0.2)
+    assert found.facts["Config"]["model.embed_dim"] == "16"
+    assert draw(monkeypatch, capsys, f"--workdir={store.path}", "--watch=True") == f"{store.path}/report.html\n"
+    text = (store.path / "report.html").read_text()
+    assert "<h1>&lt;study&gt;</h1>" in text
+    assert "2 optimizers: whose loss is least after 60 steps, each at its best learning rate?" in text
+    assert "<b>lion</b> is better than adamw by 0.200 nats" in text
+    assert "Still running" not in text
+
+
+def test_watching_draws_until_the_study_ends(store, monkeypatch, capsys):
+    """Nothing has ended, nothing has changed, all has ended: two pages."""
+    pages, naps = [], [lambda: None, lambda: end_all(store)]
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 5
+        pages.append(Path(store.path, "report.html").read_text())
+        naps.pop(0)()
+
+    monkeypatch.setattr(report.time, "sleep", sleep)
+    assert draw(monkeypatch, capsys, f"--workdir={store.path}", "--watch=True").count("report.html") == 2
+    assert "<b>Still running:</b> 0 of 2 runs have ended." in pages[0]
+    assert pages[0] == pages[1]
+    assert "Still running" not in Path(store.path, "report.html").read_text()
+
+
+def test_a_run_is_not_watched(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["report", f"--workdir={tmp_path}", "--watch=True"])
+    assert report.main() == 2
+    assert f"watch=True: {tmp_path} holds no study.json; give a study's folder" in capsys.readouterr().err
