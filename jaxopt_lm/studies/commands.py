@@ -6,7 +6,7 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,14 +16,16 @@ from jaxopt_lm.config import DataConfig, TrainConfig
 from jaxopt_lm.config_io import WithConfig, config_flag, load_as, overridden, parse_command_line
 from jaxopt_lm.errors import require
 from jaxopt_lm.processes import StopSignals
-from jaxopt_lm.studies import estimate
-from jaxopt_lm.studies.coordinate import coordinate, progress
+from jaxopt_lm.studies import estimate, page
+from jaxopt_lm.studies.conclude import collect
+from jaxopt_lm.studies.coordinate import Progress, coordinate, progress
 from jaxopt_lm.studies.display import StudyDisplay, named
 from jaxopt_lm.studies.local import Local, Slot, slots_of_this_machine
-from jaxopt_lm.studies.search import choices
+from jaxopt_lm.studies.search import choices, noise_runs
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Rules, Run, Study
 from jaxopt_lm.studies.table import table
+from jaxopt_lm.studies.verdicts import noise
 from jaxopt_lm.studies.worker import work as train_unit
 from jaxopt_lm.training.tokens import ensure_tokens
 
@@ -98,19 +100,42 @@ def _trained(store: Store, slots: list[Slot]) -> int:
         engine = Local(str(store.path), slots)
         cores = None if slots[0] is None else len(slots[0])
         with StudyDisplay(console, store) as display:
-            status = coordinate(
-                store,
-                engine,
-                cores,
-                tell=lambda at: display.show(at, engine.running),
-                say=display.say,
-                stop=stop.poll,
-            )
+            noise = _Noise(store, display.say)
+
+            def tell(at: Progress) -> None:
+                display.show(at, engine.running)
+                noise.tell(at)
+
+            status = coordinate(store, engine, cores, tell=tell, say=display.say, stop=stop.poll)
     if status == "interrupted":
         print("stopped; the same command goes on from there")
         return 128 + (stop.received or 0)
-    print(f"done in {time.monotonic() - begun:.0f} s; {_counts(store)}; see {store.path}")
+    report = collect(store.path)
+    for sentence in report.verdicts["sentence"]:
+        print(f"{sentence}.")
+    print(f"done in {time.monotonic() - begun:.0f} s; {_counts(store)}; see {page.write(report, store.path)}")
     return 0
+
+
+class _Noise:
+    """Says once how far apart equal runs of the baseline are, when they have ended."""
+
+    def __init__(self, store: Store, say: Callable[[str], None]):
+        self._store, self._say, self._said = store, say, False
+
+    def tell(self, at: Progress) -> None:
+        study, rules = self._store.study, self._store.study.rules
+        if self._said or rules.noise_seeds < 2 or not all(run in at.losses for run in noise_runs(study)):
+            return
+        self._said, arm = True, study.baseline
+        rate, seeds = arm.optimizer.learning_rate, rules.seeds
+        for found in noise(table(self._store), arm.name, rate, seeds, rules.level):
+            where = f"{found.setting}: " if found.setting else ""
+            self._say(
+                f"{where}{found.n} seeds of {arm.name} at {rate:g} deviate by {found.deviation:.4f} nats; "
+                f"{seeds} seeds find a difference of {found.detectable:.4f} with 80% power, or less where a seed moves "
+                "two optimizers alike"
+            )
 
 
 def _texts(study: Study) -> list[DataConfig]:

@@ -1,5 +1,6 @@
 """The page of a study: `report.html`, one file that needs nothing else, and its figures and tables as files.
 
+table.parquet .csv     one row a run, see jaxopt_lm.studies.load
 report.html            the answer first, then what it stands on
 figures/NAME.svg .png  at a page's width; NAME-column.svg at a column's
 figures/NAME.csv       what is drawn
@@ -25,6 +26,7 @@ from jaxopt_lm.studies.frames import ENDED, only
 from jaxopt_lm.studies.markup import csv, html_table, inline_svg, latex, markdown, readable, saved
 from jaxopt_lm.studies.sentences import JUDGED, answers, status
 from jaxopt_lm.studies.stylesheet import CSS
+from jaxopt_lm.studies.table import save
 
 
 class _Shown(NamedTuple):
@@ -40,7 +42,7 @@ _HALF = 5.0  # inches: of the figure that stands beside the answers
 
 
 def write(report: Report, folder: str | os.PathLike) -> Path:
-    """Writes `report.html`, `figures/` and `tables/` into `folder`; each file is the old or the new one, whole.
+    """Writes `report.html`, `table.parquet`, `table.csv`, `figures/` and `tables/` into `folder`; each file is the old or the new one, whole.
 
     Returns:
       The path of the page.
@@ -52,6 +54,7 @@ def write(report: Report, folder: str | os.PathLike) -> Path:
     with writing(folder):
         for name in ("figures", "tables"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+    save(report.table, folder)
     report = dataclasses.replace(report, history=functools.cache(report.history))
     sections = [*_figure_sections(report, folder / "figures"), *_table_sections(report, folder / "tables")]
     first, rest = _by_answer(sections)

@@ -57,7 +57,7 @@ def wanted(study: Study, losses: Losses) -> list[Run]:
     It has none that has not ended exactly where the study is done. Runs of a grid come in a random order, the same at
     every call, so that a study that is cut short has seen all of its range.
     """
-    noise = _noise(study)
+    noise = noise_runs(study)
     if not all(run in losses for run in noise):
         return noise
     found = noise + [

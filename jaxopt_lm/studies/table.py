@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from jaxopt_lm.files import write_atomically
 from jaxopt_lm.model.summary import flops_per_token, num_params
 from jaxopt_lm.runs.read import read_metrics
 from jaxopt_lm.studies.coordinate import progress
@@ -31,6 +32,16 @@ def load(folder: str | os.PathLike) -> pd.DataFrame:
       InputError: the folder holds no study, or a file of it is damaged.
     """
     return table(Store.read(Path(folder)))
+
+
+def save(runs: pd.DataFrame, folder: str | os.PathLike) -> None:
+    """Writes a table as `table.parquet` and `table.csv`.
+
+    Raises:
+      InputError: the folder cannot be written to.
+    """
+    write_atomically(Path(folder, "table.parquet"), runs.to_parquet())
+    write_atomically(Path(folder, "table.csv"), runs.to_csv(index=False).encode())
 
 
 def table(store: Store) -> pd.DataFrame:

@@ -5,10 +5,9 @@ import json
 
 import pytest
 
-from jaxopt_lm.config import TrainConfig
+from jaxopt_lm.config import TrainConfig, choose
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.optimizers import OPTIMIZERS, AdamWConfig, FrozenConfig, LionConfig, OptimizerConfig
-from jaxopt_lm.optimizers.own import class_named
+from jaxopt_lm.optimizers import AdamWConfig, FrozenConfig, LionConfig
 from jaxopt_lm.studies import Arm, Rules, Study, chain, over, prod, zipped
 from jaxopt_lm.studies.study import Run, run_id
 from tests.write_config_dumps import ROOT
@@ -66,8 +65,8 @@ def test_ids_are_of_what_decides_a_runs_numbers():
 
 
 def test_a_dump_is_read_back(tmp_path):
-    own = class_named(OptimizerConfig, OPTIMIZERS, f"{ROOT}/examples/my_optimizer.py:Mine")
-    mine = Arm(name="mine", optimizer=own(), learning_rates=(1e-4, 1e-3))
+    own = choose(f"{ROOT}/examples/my_optimizer.py:Mine", AdamWConfig())
+    mine = Arm(name="mine", optimizer=own, learning_rates=(1e-4, 1e-3))
     asked = study(ADAMW, mine, settings=tuple(over("model.mlp_dim", 16, 32)), rules=Rules(seeds=7, level=0.9))
     for name, content in asked.sources().items():
         (tmp_path / name).write_bytes(content)
