@@ -42,7 +42,9 @@ _HALF = 5.0  # inches: of the figure that stands beside the answers
 
 
 def write(report: Report, folder: str | os.PathLike) -> Path:
-    """Writes `report.html`, `table.parquet`, `table.csv`, `figures/` and `tables/` into `folder`; each file is the old or the new one, whole.
+    """Writes `report.html`, `table.parquet`, `table.csv`, `figures/` and `tables/` into `folder`.
+
+    Each file is the old or the new one, whole.
 
     Returns:
       The path of the page.

@@ -80,7 +80,8 @@ def written(changed: tuple[tuple[str, float], ...]) -> str:
     return ",".join(f"{name}={value:g}" for name, value in changed)
 
 
-def _noise(study: Study) -> list[Run]:
+def noise_runs(study: Study) -> list[Run]:
+    """The baseline at its default rate on fresh seeds, in every setting."""
     default = study.baseline.optimizer.learning_rate
     seeds = range(1, study.rules.noise_seeds + 1)
     return [Run(setting, study.baseline.name, (), default, seed) for seed in seeds for setting in study.setting_names]
