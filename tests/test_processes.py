@@ -187,6 +187,7 @@ def test_other_tokens_are_refused(config, tmp_path):
     assert "holds other tokens here than in process 0" in found[1][1]
 
 
+@pytest.mark.full
 def test_a_disk_that_is_full_for_one_ends_both(config, tmp_path):
     """Orbax has all wait for all; the one that failed says so and leaves, and JAX ends the other."""
     config = dataclasses.replace(config, num_train_steps=100_000)
@@ -235,7 +236,8 @@ def test_a_port_that_is_taken(config, tmp_path):
     )
 
 
-@pytest.mark.parametrize("receivers", [(0, 1), pytest.param((1,), marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("receivers", [(0, 1), (1,)])
 def test_ctrl_c_in_several_processes_is_a_sigterm(config, tmp_path, receivers):
     config = dataclasses.replace(config, num_train_steps=100_000)
     with processes(config, tmp_path, 2) as started:

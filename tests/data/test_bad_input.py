@@ -65,10 +65,13 @@ SMALL = ["--task=text", "--vocabulary={vocabulary}", "--vocab_size=400", "--toke
     [
         (["--tokens_dir={file}"], "is a file, must be a folder"),
         (["--task=text", "--files={gz}", "--vocab_size=300", "--tokens_dir={out}"], "torn.txt.gz: cannot be read: "),
-        (["--task=text", "--files={bad}", "--vocab_size=300", "--tokens_dir={out}"], "the line at byte 14 is"),
-        ([*SMALL, "--files={empty}"], "its files hold no text; give others"),
+        pytest.param(
+            *(["--task=text", "--files={bad}", "--vocab_size=300", "--tokens_dir={out}"], "the line at byte 14 is"),
+            marks=pytest.mark.full,
+        ),
+        pytest.param(*([*SMALL, "--files={empty}"], "its files hold no text; give others"), marks=pytest.mark.full),
         ([*SMALL, "--files={bad}"], "the line at byte 14 is"),
-        ([*SMALL, "--files={one}"], "validation: the split has no tokens"),
+        pytest.param(*([*SMALL, "--files={one}"], "validation: the split has no tokens"), marks=pytest.mark.full),
     ],
     ids=["before TensorFlow", "for a vocabulary", "damaged", "no text", "in TensorFlow", "no validation"],
 )

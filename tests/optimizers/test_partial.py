@@ -52,7 +52,7 @@ def curvature(like):
 UPPER = ("layer_2", "layer_3")
 
 
-@slice_of("adalayer_star", "adam_mini", "frozen", "lamb", "layer_adaptive_adamw", "mars", "muon", "novograd", "soap")
+@slice_of("adalayer_star", "layer_adaptive_adamw", "mars", "muon", "soap")
 def test_half_of_the_layers_train_as_in_the_whole_model(name):
     """Prodigy's one estimate is that of its part; every other optimizer moves a part as it would in the whole."""
     if name == "prodigy":

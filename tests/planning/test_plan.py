@@ -165,7 +165,7 @@ FULL = pytest.mark.full
 @pytest.mark.parametrize(
     ("remat", "flags", "least"),
     [
-        ("none", ("--devices=1", "--config.global_batch_size=4"), 0.95),
+        pytest.param("none", ("--devices=1", "--config.global_batch_size=4"), 0.95, marks=FULL),
         pytest.param("dots", ("--devices=1", "--config.global_batch_size=4"), 0.95, marks=FULL),
         pytest.param("full", ("--devices=1", "--config.global_batch_size=4"), 0.95, marks=FULL),
         ("none", ("--devices=1", "--config.global_batch_size=16", "--config.num_microbatches=4"), 0.95),

@@ -111,7 +111,9 @@ def test_kill_nine(config, straight, tmp_path, full, capsys):
 
 
 @pytest.mark.usefixtures("standard_promotion")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.full), (signal.SIGTERM, 143)]
+)
 def test_signals_save_and_the_same_command_goes_on(config, straight, tmp_path, number, code):
     config = dataclasses.replace(config, workdir=str(tmp_path / "run"))
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(every_steps=1000))

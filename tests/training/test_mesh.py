@@ -38,7 +38,7 @@ def table(*ci):
     return pytest.mark.parametrize("optimizers", [ci, *chunks], ids="-".join)
 
 
-@table("adalayer", "adafactor")
+@table("adalayer")
 @pytest.mark.parametrize("mesh", ["2,2,2", *(pytest.param(name, marks=FULL) for name in MESHES if name != "2,2,2")])
 def test_five_steps_on_a_mesh_equal_those_on_one_device(optimizers, mesh):
     """In float64, parameters and state."""
