@@ -132,7 +132,7 @@ def examples(number: int, slice_of_it: int, full: bool):
 def test_configs(tiny, tmp_path, full):
     path = tmp_path / "broken.json"
 
-    @examples(100, 40, full)
+    @examples(100, 20, full)
     @given(broken_config(tiny))
     def check(text):
         path.write_text(text, errors="surrogatepass")
@@ -162,7 +162,7 @@ def test_flags(full):
         st.tuples(st.just("report"), st.builds("--workdir=nowhere/{}".format, words)),
     )
 
-    @examples(50, 15, full)
+    @examples(50, 10, full)
     @given(arguments.filter(lambda a: not {"-h", "--help", "--config.help=1", "--config.h=1"} & set(a)))
     def check(arguments):
         assert_one_line(*arguments)
@@ -200,7 +200,7 @@ def same_json(one: bytes, other: bytes) -> bool:
 def test_files_of_a_run(finished, tmp_path, full):
     """config.json, the manifest, shards and vocabulary of the tokens: damaged in every way, and then trained on."""
 
-    @examples(30, 10, full)
+    @examples(30, 8, full)
     @given(st.data())
     def check(data):
         folder = tmp_path / "copy"

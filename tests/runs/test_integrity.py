@@ -145,7 +145,7 @@ def test_reading_a_run_that_is_not_there(short, tmp_path):
 
 def test_random_corruptions_are_all_reported(tmp_path, full, capsys):
     """A fixed slice of what `python -m tests.corrupt` prints, a hundred with --full."""
-    count = 100 if full else 12
+    count = 100 if full else 6
     assert main(["--count", str(count), "--folder", str(tmp_path)]) == 0
     assert f"{count} of {count} reported" in capsys.readouterr().out
 

@@ -84,7 +84,7 @@ def assert_members_equal_their_solo_runs(base: TrainConfig, bound: float):
     assert Program.of(configs[-1]) is solo
 
 
-@slice_of("schedule_free_adamw", "sophia")
+@slice_of("sophia")
 def test_members_of_a_population_equal_their_solo_runs(name, x64):
     """Four that differ in every kind of number and in their seeds, after five steps, to 1e-8 of a leaf's largest."""
     wide = dataclasses.replace(BASE.model, param_dtype="float64", compute_dtype="float64")
