@@ -1,6 +1,7 @@
 """A user's own class and FromOptax: what the registered optimizers do, these do too."""
 
 import dataclasses
+import functools
 import typing
 
 import jax
@@ -103,7 +104,7 @@ def test_numbers_are_traced_and_the_rest_is_structure(name):
     assert len(traces) == 1
     for i, member in enumerate((config, other)):
         tx = member.make(1.0, labels)
-        expected, _ = tx.update(grads[0], tx.init(params), params)
+        expected, _ = jax.jit(tx.update)(grads[0], tx.init(params), params)
         assert_close(jax.tree.map(lambda x, i=i: x[i], both), expected, rtol=1e-4)
 
 
@@ -141,7 +142,7 @@ def test_it_is_described(name):
 def test_telemetry_of_an_adam_has_its_effective_rates():
     params, labels, grads = world()
     _, state = run(OWN["adamw"], labels, params, grads, multiplier=0.5)
-    found = telemetry(state, params, grads[-1], labels=labels)
+    found = jax.jit(functools.partial(telemetry, labels=labels))(state, params, grads[-1])
     v = jnp.zeros_like(grads[0]["embed"])
     for g in grads:
         v = 0.95 * v + 0.05 * g["embed"] ** 2
