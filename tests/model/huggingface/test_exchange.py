@@ -66,7 +66,7 @@ def read_as(folder, config: ModelConfig) -> tuple[ModelConfig, model.Params]:
     return found, huggingface.read_params(folder, found)
 
 
-@pytest.mark.parametrize("max_shard_bytes", [10**9, 5000])
+@pytest.mark.parametrize("max_shard_bytes", [pytest.param(10**9, marks=pytest.mark.full), 5000])
 @pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", MODELS)
