@@ -42,8 +42,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Without --full, programs are compiled quickly, not well, here and in processes that tests start.
 
-    Tracing makes so many objects that looking for circles among them less often saves 6% of the time, and as much
-    goes into noting in each operation the lines of Python that it comes from.
+    Tracing makes many objects, so circles among them are looked for less often, and notes in each operation the lines
+    of Python that it comes from, which nobody reads here.
     """
     gc.set_threshold(200_000, 20, 100)
     if not config.getoption("--full"):
