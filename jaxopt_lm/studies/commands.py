@@ -14,6 +14,7 @@ from rich.console import Console
 from jaxopt_lm import terminal
 from jaxopt_lm.config import DataConfig, TrainConfig
 from jaxopt_lm.config_io import WithConfig, config_flag, load_as, overridden, parse_command_line
+from jaxopt_lm.data.tokens import TokenStore
 from jaxopt_lm.errors import require
 from jaxopt_lm.processes import StopSignals
 from jaxopt_lm.studies import estimate, page
@@ -95,8 +96,11 @@ def _trained(store: Store, slots: list[Slot]) -> int:
     console, begun = Console(), time.monotonic()
     stop = StopSignals(functools.partial(terminal.say, console))
     with store.begin(), stop.listening("stopping once every run under way has saved its state"):
-        if not all(ensure_tokens(data, stop) for data in _texts(store.study)):
-            return 128 + (stop.received or 0)
+        for data in _texts(store.study):
+            if not ensure_tokens(data, stop):
+                return 128 + (stop.received or 0)
+            for split in ("train", "validation") if data.verify else ():
+                TokenStore(data.tokens_dir, split, verify=True)
         engine = Local(str(store.path), slots)
         cores = None if slots[0] is None else len(slots[0])
         with StudyDisplay(console, store) as display:

@@ -110,8 +110,10 @@ class Store:
         return self.path / "runs" / self.id(run)
 
     def config(self, run: Run) -> TrainConfig:
-        """The config of a run in its folder."""
-        return dataclasses.replace(self.study.config(run), workdir=str(self.folder(run)))
+        """The config of a run in its folder; the tokens, which all share, are verified once, before the first."""
+        config = self.study.config(run)
+        data = dataclasses.replace(config.data, verify=False)
+        return dataclasses.replace(config, workdir=str(self.folder(run)), data=data)
 
     def result(self, run: Run) -> dict[str, Any] | None:
         """The `result.json` of a run that completed or diverged; None: it has not ended."""
