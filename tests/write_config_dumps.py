@@ -31,7 +31,7 @@ SPECS |= {
     "fineweb": "configs/fineweb.py",
     "text": "configs/text.py:files=my_texts",
 }
-STUDY_SPECS = {"compare": "configs/compare.py"}
+STUDY_SPECS = {"compare": "configs/compare.py", "sizes": "configs/sizes.py"}
 
 
 def dump(spec: str) -> str:

@@ -10,15 +10,32 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jaxopt_lm.studies.claims import Alike, Better, Claim, LessSensitive, OptimumMoves, SameRanking
     from jaxopt_lm.studies.study import Arm, Rules, Study, chain, over, prod, zipped
     from jaxopt_lm.studies.table import load
 
 _LAZY = {
+    "claims": ("Alike", "Better", "Claim", "LessSensitive", "OptimumMoves", "SameRanking"),
     "study": ("Arm", "Rules", "Study", "chain", "over", "prod", "zipped"),
     "table": ("load",),
 }
 
-__all__ = ["Arm", "Rules", "Study", "chain", "load", "over", "prod", "zipped"]
+__all__ = [
+    "Alike",
+    "Arm",
+    "Better",
+    "Claim",
+    "LessSensitive",
+    "OptimumMoves",
+    "Rules",
+    "SameRanking",
+    "Study",
+    "chain",
+    "load",
+    "over",
+    "prod",
+    "zipped",
+]
 
 
 def __getattr__(name: str):

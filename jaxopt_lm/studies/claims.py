@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from jaxopt_lm.studies.choice import TUNING_SEED, Choice
 from jaxopt_lm.studies.curves import RateFit, fit_rates, sensitivity
 from jaxopt_lm.studies.fresh import Row, common, fresh, rows
-from jaxopt_lm.studies.search import TUNING_SEED, Choice
 from jaxopt_lm.studies.statistics import Interval, differences, equivalence, holm, paired, t_interval
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not resolved"
@@ -79,6 +79,11 @@ class Claim:
     name: str
     text: str
     level: float = 0.95
+
+    def named_arms(self) -> set[str]:
+        """The arms that it is about, the baseline apart where it is not named."""
+        named = (getattr(self, name, ()) for name in ("arms", "arm", "than"))
+        return {arm for value in named for arm in (value if isinstance(value, tuple) else (value,)) if arm}
 
     def judge(self, table: pd.DataFrame, choices: Sequence[Choice], baseline: str) -> Judgement:
         """Judges it.
@@ -267,6 +272,12 @@ class OptimumMoves(Claim):
         optima = ", ".join(f"{fit.learning_rate:.3g} in {setting}" for setting, fit in known.items())
         left_out = f"[{low:.3g}, {high:.3g}] with one rate left out"
         return outcome, f"the optimum of {self.arm} moves by a factor of {factor:.3g}, {left_out}: {optima} (one seed)"
+
+
+KINDS: dict[str, type[Claim]] = {
+    kind.__name__: kind for kind in (Better, Alike, SameRanking, LessSensitive, OptimumMoves)
+}
+"""By name, as a study's dump has them."""
 
 
 def _intervals(values: np.ndarray, level: float, tests: int) -> tuple[Interval, Interval]:

@@ -10,10 +10,11 @@ import pandas as pd
 
 from jaxopt_lm.dumps import to_dict
 from jaxopt_lm.runs.read import read_history
-from jaxopt_lm.studies.claims import Claim, Judgement
+from jaxopt_lm.studies.choice import Choice
+from jaxopt_lm.studies.claims import Judgement
 from jaxopt_lm.studies.coordinate import progress
 from jaxopt_lm.studies.findings import Report
-from jaxopt_lm.studies.search import Choice, choices
+from jaxopt_lm.studies.search import choices
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Study
 from jaxopt_lm.studies.table import table
@@ -23,12 +24,11 @@ _OF_VERDICTS = ("setting", "arm", "kind", "difference", "low", "high", "p", "n",
 _PACKAGES = ("jaxopt_lm", "jax", "jaxlib", "optax", "flax", "numpy")
 
 
-def collect(folder: str | os.PathLike, claims: Sequence[Claim] = ()) -> Report:
+def collect(folder: str | os.PathLike) -> Report:
     """What is known so far of the study in `folder`; executes the sources of a user's own optimizers that it keeps.
 
     Args:
       folder: of the study, which may be running.
-      claims: to judge.
 
     Raises:
       InputError: the folder holds no study, or a file of it is damaged.
@@ -37,7 +37,7 @@ def collect(folder: str | os.PathLike, claims: Sequence[Claim] = ()) -> Report:
     store = Store.read(path)
     study, at, runs = store.study, progress(store), table(store)
     chosen, baseline = choices(study, at.losses), study.baseline.name
-    judged = [claim.judge(runs, chosen, baseline) for claim in claims]
+    judged = [claim.judge(runs, chosen, baseline) for claim in study.claims]
     return Report(
         name=path.resolve().name,
         asked=_asked(study),

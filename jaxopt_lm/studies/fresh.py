@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from jaxopt_lm.studies.search import TUNING_SEED, Choice
+from jaxopt_lm.studies.choice import TUNING_SEED, Choice
 
 
 class Row(NamedTuple):

@@ -15,40 +15,14 @@ What is wanted depends on what has ended alone, not on when it did, so a study t
 import math
 import random
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from jaxopt_lm.studies.choice import TUNING_SEED, Choice
 from jaxopt_lm.studies.study import Arm, Run, Study
-
-TUNING_SEED = 0
 
 Losses = Mapping[Run, float]
 """The loss of every run that has ended; NaN where it diverged or failed."""
 
 _RATIO = math.sqrt(10)  # between the rates that are added to a grid of one
-
-
-class Choice(NamedTuple):
-    """What was chosen for an arm in a setting.
-
-    Attributes:
-      setting: its name.
-      arm: its name.
-      learning_rate: the best on the tuning seed.
-      changed: other numbers that are not the arm's own, as in the table: `weight_decay=0.1,b2=0.99`.
-      loss: on the tuning seed, nats per token.
-      inside: whether there is a finished run on both sides of the best rate; otherwise its loss is a bound.
-      trials: runs of the tuning seed that were paid for, diverged ones too.
-      neighbours: the rates beside it, trained on fresh seeds too.
-    """
-
-    setting: str
-    arm: str
-    learning_rate: float
-    changed: str
-    loss: float
-    inside: bool
-    trials: int
-    neighbours: tuple[float, ...]
 
 
 def wanted(study: Study, losses: Losses) -> list[Run]:

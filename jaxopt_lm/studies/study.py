@@ -11,13 +11,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.dumps import from_dict, replaced, sources, to_dict
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.files import sha256_of
 from jaxopt_lm.optimizers import OptimizerConfig
+
+if TYPE_CHECKING:
+    from jaxopt_lm.studies.claims import Claim
 
 Values = dict[str, Any]
 """Values of fields by dotted name."""
@@ -135,12 +138,14 @@ class Study:
       arms: the first is the baseline.
       settings: values of fields, by dotted name; those of an optimizer (`optimizer.b1`) too.
       rules: how many runs are spent on what.
+      claims: judged once there is something to judge them by.
     """
 
     base: TrainConfig
     arms: tuple[Arm, ...]
     settings: tuple[Values, ...] = ({},)
     rules: Rules = Rules()
+    claims: tuple["Claim", ...] = ()
 
     def __post_init__(self):
         require(bool(self.arms), "study: has no arms; give two at least")
@@ -149,6 +154,12 @@ class Study:
             require(not twice, f"study: two {what} are called {', '.join(twice)}; name them apart")
         require(bool(self.settings), "study: settings is empty; give an axis values, or leave it out")
         _sources(self)
+        arms = {arm.name for arm in self.arms}
+        for claim in self.claims:
+            unknown = sorted(claim.named_arms() - arms)
+            require(
+                not unknown, f"claim {claim.name}: there is no arm {', '.join(unknown)}; name one of {sorted(arms)}"
+            )
         for setting, arm in itertools.product(self.setting_names, self.arms):
             for rate in arm.learning_rates:
                 self.config(Run(setting, arm.name, (), rate, 0))
@@ -205,7 +216,9 @@ class Study:
             for arm in self.arms
         ]
         rules = dataclasses.asdict(self.rules)
-        return {"base": to_dict(self.base), "arms": arms, "settings": list(self.settings), "rules": rules}
+        claims = [{"kind": type(claim).__name__} | dataclasses.asdict(claim) for claim in self.claims]
+        dump = {"base": to_dict(self.base), "arms": arms, "settings": list(self.settings), "rules": rules}
+        return dump | {"claims": claims}
 
     @classmethod
     def from_dict(cls, dump: Mapping[str, Any], folder: Path) -> "Study":
@@ -225,7 +238,8 @@ class Study:
                 for arm in dump["arms"]
             )
             base, rules = from_dict(TrainConfig, dump["base"], folder), Rules(**dump["rules"])
-            return cls(base=base, arms=arms, settings=tuple(dump["settings"]), rules=rules)
+            claims = tuple(map(_claim, dump["claims"]))
+            return cls(base=base, arms=arms, settings=tuple(dump["settings"]), rules=rules, claims=claims)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -243,6 +257,13 @@ def _sources(study: Study) -> dict[str, bytes]:
             same = found.setdefault(name, content) == content
             require(same, f"arm {arm.name}: another arm has another source named {name}; rename one")
     return found
+
+
+def _claim(dump: Mapping[str, Any]) -> "Claim":
+    from jaxopt_lm.studies.claims import KINDS  # statistics, which those who train do without
+
+    fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in dump.items()}
+    return KINDS[fields.pop("kind")](**fields)
 
 
 def run_id(config: TrainConfig) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from jaxopt_lm.studies.choice import TUNING_SEED, Choice
 from jaxopt_lm.studies.fresh import Row, common, fresh, rows
-from jaxopt_lm.studies.search import TUNING_SEED, Choice
 from jaxopt_lm.studies.statistics import (
     Interval,
     Paired,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from jaxopt_lm.studies.search import Choice
+from jaxopt_lm.studies.choice import Choice
 
 LOSS_AT_INIT = 10.0
 

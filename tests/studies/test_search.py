@@ -9,7 +9,8 @@ import pytest
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.optimizers import AdamWConfig, LionConfig
 from jaxopt_lm.studies import Arm, Rules, Study, over
-from jaxopt_lm.studies.search import Choice, choices, wanted
+from jaxopt_lm.studies.choice import Choice
+from jaxopt_lm.studies.search import choices, wanted
 from jaxopt_lm.studies.study import Run
 
 GRID = (1e-4, 1e-3, 1e-2)

@@ -8,7 +8,7 @@ import pytest
 from jaxopt_lm.config import TrainConfig, choose
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import AdamWConfig, FrozenConfig, LionConfig
-from jaxopt_lm.studies import Arm, Rules, Study, chain, over, prod, zipped
+from jaxopt_lm.studies import Arm, Better, Rules, SameRanking, Study, chain, over, prod, zipped
 from jaxopt_lm.studies.study import Run, run_id
 from tests.write_config_dumps import ROOT
 
@@ -67,11 +67,14 @@ def test_ids_are_of_what_decides_a_runs_numbers():
 def test_a_dump_is_read_back(tmp_path):
     own = choose(f"{ROOT}/examples/my_optimizer.py:Mine", AdamWConfig())
     mine = Arm(name="mine", optimizer=own, learning_rates=(1e-4, 1e-3))
-    asked = study(ADAMW, mine, settings=tuple(over("model.mlp_dim", 16, 32)), rules=Rules(seeds=7, level=0.9))
+    claims = SameRanking(name="a", text="b", arms=("adamw", "mine")), Better(name="c", text="d", arm="mine", by=0.1)
+    widths, rules = tuple(over("model.mlp_dim", 16, 32)), Rules(seeds=7, level=0.9)
+    asked = study(ADAMW, mine, settings=widths, rules=rules, claims=claims)
     for name, content in asked.sources().items():
         (tmp_path / name).write_bytes(content)
     again = Study.from_dict(json.loads(json.dumps(asked.to_dict())), tmp_path)
     assert again.to_dict() == asked.to_dict()
+    assert again.claims == claims
     run = Run("mlp_dim=32", "mine", (), 1e-3, 2)
     assert run_id(again.config(run)) == run_id(asked.config(run))
     with pytest.raises(InputError, match=r"study\.json is not that of a study"):
@@ -101,6 +104,7 @@ def test_a_dump_is_read_back(tmp_path):
             lambda: study(dataclasses.replace(ADAMW, nuisance=(("b1", (1.0,)),))),
             r"adamw: AdamWConfig\.b1=1\.0: must",
         ),
+        (lambda: study(claims=(Better(name="c", text="", arm="x"),)), "claim c: there is no arm x; name one of"),
         (lambda: Rules(seeds=-1), r"study\.seeds=-1: must be at least 0"),
         (lambda: Rules(level=1.0), r"study\.level=1\.0: must be in \[0\.5, 1\)"),
     ],
