@@ -101,9 +101,8 @@ def _trained(store: Store, slots: list[Slot]) -> int:
                 return 128 + (stop.received or 0)
             for split in ("train", "validation") if data.verify else ():
                 TokenStore(data.tokens_dir, split, verify=True)
-        engine = Local(str(store.path), slots)
         cores = None if slots[0] is None else len(slots[0])
-        with StudyDisplay(console, store) as display:
+        with Local(str(store.path), slots) as engine, StudyDisplay(console, store) as display:
             noise = _Noise(store, display.say)
 
             def tell(at: Progress) -> None:

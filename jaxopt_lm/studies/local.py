@@ -35,7 +35,7 @@ class Ended(NamedTuple):
 
 
 class Local:
-    """Processes of this machine. What is submitted beyond the free ones waits.
+    """Processes of this machine, on slots; a context manager.
 
     Args:
       workdir: of the study.
@@ -58,6 +58,12 @@ class Local:
     def submit(self, unit: str, log: Path) -> None:
         """Begins a unit on a free slot."""
         slot = self._idle.pop(0)
+        with contextlib.suppress(BrokenProcessPool):  # its process was killed while it was idle
+            return self._begin(slot, unit, log)
+        self._pools.pop(slot).shutdown(wait=False)
+        self._begin(slot, unit, log)
+
+    def _begin(self, slot: Slot, unit: str, log: Path) -> None:
         if slot not in self._pools:
             self._pools[slot], self._pids[slot] = _started(slot)
         future = self._pools[slot].submit(_work, self._workdir, unit, str(log))
@@ -84,16 +90,31 @@ class Local:
     def cancel(self) -> None:
         """Asks every process to save its state and leave its unit, which `poll` then returns; once each."""
         for future, (_, slot) in self._running.items():
-            pid = self._pids[slot]
-            if future not in self._asked and pid.done() and not pid.exception():
+            if future not in self._asked and self._signal(slot, signal.SIGTERM):
                 self._asked.add(future)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid.result(), signal.SIGTERM)
+
+    def _signal(self, slot: Slot, number: int) -> bool:
+        """Sends a slot's process a signal; whether it has begun, so that it could be sent."""
+        pid = self._pids[slot]
+        if not pid.done() or pid.exception():
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid.result(), number)
+        return True
 
     def close(self) -> None:
         """Ends the processes, which have left their units."""
         for pool in self._pools.values():
             pool.shutdown(cancel_futures=True)
+        self._pools.clear()
+
+    def __enter__(self) -> "Local":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Kills the processes that `close` has not ended: Python would wait for their units. Each goes on from disk."""
+        for slot in self._pools:
+            self._signal(slot, signal.SIGKILL)
 
 
 def slots_of_this_machine(limit: int | None = None) -> list[Slot]:
@@ -111,7 +132,7 @@ def slots_of_this_machine(limit: int | None = None) -> list[Slot]:
 def _started(slot: Slot):
     """A process for a slot, and its number to come."""
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(slot,))
+    pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=_pinned, initargs=(slot,))
     with _environment(allocator.variables()):
         return pool, pool.submit(os.getpid)  # the process is started here
 
@@ -128,7 +149,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _begin(slot: Slot) -> None:
+def _pinned(slot: Slot) -> None:
     """The first thing that a process does: it is pinned, and ends when the one that started it does."""
     os.setsid()  # a terminal's Ctrl-C is for the coordinator alone, which says what to do
     if slot is not None:
