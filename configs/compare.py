@@ -29,7 +29,7 @@ RATIOS = (0.1, 0.316, 1.0, 3.16, 10.0)
 
 
 def get_config(arg: str = "") -> Study:
-    values = parse_arg(arg, optimizers="adamw+lion+signum+muon", name="compare", files="", steps=400)
+    values = parse_arg(arg, optimizers="adamw+lion+signum+muon", name="compare", files="", steps=300)
     base = TrainConfig(
         workdir=f"runs/{values.name}",
         model=dataclasses.replace(preset("quickstart", vocab_size=4096), num_layers=2, embed_dim=64, mlp_dim=256),

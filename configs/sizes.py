@@ -16,7 +16,7 @@ from jaxopt_lm.studies import OptimumMoves, SameRanking, Study, over, prod, zipp
 
 
 def get_config(arg: str = "") -> Study:
-    values = parse_arg(arg, optimizers="adamw+lion+signum", name="sizes", steps=400)
+    values = parse_arg(arg, optimizers="adamw+lion+signum", name="sizes", steps=300)
     compare = Path(__file__).with_name("compare.py")
     study = load_as(Study, f"{compare}:optimizers={values.optimizers},name={values.name},steps={values.steps}")
     arms = tuple(arm.name for arm in study.arms)
