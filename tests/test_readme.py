@@ -6,8 +6,9 @@ import re
 import pytest
 
 from jaxopt_lm import model
-from jaxopt_lm.config_io import load
+from jaxopt_lm.config_io import load, load_as
 from jaxopt_lm.model import PRESETS, preset
+from jaxopt_lm.studies import Study
 from tests.write_config_dumps import ROOT
 
 
@@ -61,9 +62,17 @@ def test_the_config_file_with_a_function_of_optax_is_one(tmp_path, monkeypatch):
     assert (config.workdir, config.optimizer.learning_rate, config.optimizer.beta) == ("runs/muon", 0.02, 0.9)
 
 
+def test_the_study_is_one(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(examples()[3])
+    monkeypatch.chdir(ROOT)
+    study = load_as(Study, f"{tmp_path}/mine.py")
+    assert [arm.name for arm in study.arms] == ["adamw", "lion"]
+    assert study.setting_names == ["num_layers=2, num_train_steps=500", "num_layers=4, num_train_steps=500"]
+
+
 @pytest.mark.usefixtures("standard_promotion")
 def test_compose_example_runs(capsys):
-    _, _, _, example = examples()
+    _, _, _, _, example = examples()
     scope: dict = {}
     exec(example, scope)
     assert "layers/0/up" in capsys.readouterr().out
