@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is committed without outputs."""
+"""Every notebook runs from top to bottom; those that take more than seconds are committed with their outputs."""
 
 import json
 import re
@@ -9,6 +9,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.studies.trained import train_study
+
+OF_A_STUDY = "compare_optimizers"
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
@@ -33,23 +36,27 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_committed_without_outputs(path):
-    for cell in code_cells(nbformat.read(path, as_version=4)):
-        assert not cell.outputs
-        assert cell.execution_count is None
+def test_committed_with_outputs_only_where_they_take_long(path):
+    for number, cell in enumerate(code_cells(nbformat.read(path, as_version=4)), 1):
+        shown = path.stem == OF_A_STUDY
+        assert cell.execution_count == (number if shown else None)
+        assert shown or not cell.outputs
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.usefixtures("python3")
-def test_runs(path, tmp_path, full):
-    """A fifth of the training steps without --full."""
+def test_runs(path, tmp_path, full, tiny, tokens_dir):
+    """A fifth of the training steps without --full, and a study of seconds."""
     notebook, work = nbformat.read(path, as_version=4), tmp_path / "work"
     work.mkdir()
-    if not full:
+    if path.stem == OF_A_STUDY:
+        train_study(work / "runs" / "compare", tokens_dir, tiny)
+    elif not full:
         (first, *_) = code_cells(notebook)
         first.source, found = re.subn(r"(STEPS = .*), 300\b", r"\1, 60", first.source)
         assert found == 1
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
     NotebookClient(notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(work)}}).execute()
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert not list(work.iterdir())
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()} == before

@@ -153,6 +153,7 @@ def rates(
     for one, setting in zip(axes, settings, strict=True):
         mine = only(own, setting=setting)
         _rates_of(one, mine, only(choices, setting=setting), only(fits, setting=setting), looks)
+        log_rates(one, mine.learning_rate, most=6 if is_wide(width) else 4)
         one.set(title=plain(setting), xlabel="learning rate", ylabel=LOSS)
     extra = [note("chosen", marker="o", markerfacecolor="none", markersize=8)] if len(choices) else []
     extra += [note("fitted optimum", **_FITTED)] if len(fits) else []
@@ -206,7 +207,6 @@ def _rates_of(
         xs = distinct(only(diverged, arm=arm), "learning_rate")
         cross = {"color": looks[arm].color, "marker": "x", "markersize": 5, "linestyle": "none"}
         axes.plot(xs, [0.97 - 0.055 * k] * len(xs), transform=edge, label="_diverged", **cross)
-    log_rates(axes, runs.learning_rate, most=6)
 
 
 @styled
