@@ -16,8 +16,7 @@ FINEWEB_FIELDS = {
     "language_score": "double",
     "token_count": "int64",
 }
-C4_SHARDS = 4  # of each split
-PER_SHARD = 500  # documents of a shard of train, which is then larger than a vocabulary
+C4_SHARDS = 8
 
 
 def paragraphs(first: int, count: int) -> Iterator[str]:
@@ -62,7 +61,7 @@ def write_fineweb(folder: Path, *, num_files: int = 3, per_file: int = 200) -> P
     return folder
 
 
-def write_c4(folder: Path) -> None:
+def write_c4(folder: Path, per_shard: int = 1000) -> None:
     """`c4/en/3.0.1` below `folder`, written by TFDS: C4's five features, sharded."""
     import tensorflow_datasets as tfds
 
@@ -80,7 +79,7 @@ def write_c4(folder: Path) -> None:
 
         def _split_generators(self, dl_manager):
             del dl_manager
-            train = PER_SHARD * C4_SHARDS
+            train = per_shard * C4_SHARDS
             return {"train": self._generate_examples(0, train), "validation": self._generate_examples(train, 80)}
 
         def _generate_examples(self, first, count):

@@ -22,7 +22,7 @@ from jaxopt_lm.data.tasks import train_vocabulary
 from jaxopt_lm.data.tokens import Manifest, TokenStore
 from jaxopt_lm.errors import InputError
 from tests import forked
-from tests.data.corpora import C4_SHARDS, PER_SHARD, paragraphs, write_fineweb
+from tests.data.corpora import C4_SHARDS, paragraphs, write_fineweb
 
 FULL = pytest.mark.full
 
@@ -178,7 +178,7 @@ def c4_tokens(c4_flags, shared_folder):
 def test_c4_in_its_published_layout(c4_tokens, vocabulary):
     manifest = Manifest.read(c4_tokens)
     assert [shard.file for shard in manifest.splits["train"].shards] == [f"train-{i:05d}.bin" for i in range(C4_SHARDS)]
-    texts = list(paragraphs(0, PER_SHARD * C4_SHARDS + 80))
+    texts = list(paragraphs(0, 1000 * C4_SHARDS + 80))
     assert manifest.vocab_size == 500
     assert (c4_tokens / "sentencepiece.model").read_bytes() == vocabulary.read_bytes()
     for split, expected in (("train", texts[:-80]), ("validation", texts[-80:])):
@@ -196,11 +196,11 @@ def test_fewer_shards_of_c4(c4_flags, c4_tokens, tmp_path):
 
 
 def test_killed_and_shared_preparations_give_the_same_bytes(c4_flags, c4_tokens, tmp_path, full, capsys):
-    """kill -9 ten times (twice without --full), each after some shards; then three processes at once, one killed."""
-    folder, rng, kept, kills = tmp_path / "killed", random.Random(0), [], 10 if full else 2
+    """kill -9 ten times (three without --full), each after some shards; then three processes at once, one killed."""
+    folder, rng, kept = tmp_path / "killed", random.Random(0), []
     command = [*PREPARE, *c4_flags]
-    for kill in range(kills):
-        goal = min(kill * C4_SHARDS // kills, C4_SHARDS - 2)
+    for kill in range(10 if full else 3):
+        goal = min(kill * C4_SHARDS // (10 if full else 3), C4_SHARDS - 2)
         kept.append(kill_when(command, folder, goal, rng.random() * 0.3))
     before = {path: path.stat().st_mtime_ns for path in (folder / ".parts").glob("*.json")}
     assert 4 <= len(before) < 3 + 2 * C4_SHARDS
@@ -362,9 +362,9 @@ def test_damaged_marks_of_finished_shards_count_as_none(c4_flags, c4_tokens, tmp
     assert files_of(folder) == files_of(c4_tokens)
 
 
-@pytest.mark.parametrize("kib", [pytest.param(1, marks=FULL), pytest.param(10, marks=FULL), 300])
+@pytest.mark.parametrize("kib", [pytest.param(1, marks=FULL), 10, pytest.param(100, marks=FULL)])
 def test_a_full_disk_is_one_line_and_costs_what_is_not_finished(c4_flags, c4_tokens, tmp_path, kib):
-    """In the plan, in the vocabulary, in the first shard."""
+    """In the vocabulary, in the first shard, in the marks of a finished one."""
     command = [*PREPARE, *c4_flags, f"--tokens_dir={tmp_path / 'tokens'}"]
     done = forked.run(command, file_kib=kib)
     assert done.returncode == 2, done.stderr
