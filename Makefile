@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-quick test-full check bare transformers lock setup clean
+.PHONY: train test test-quick test-full test-slurm check bare transformers lock setup clean
 
 train: .venv/ready
 	$(BIN)/python -m jaxopt_lm.train --config=configs/quickstart.py
@@ -18,6 +18,13 @@ test-quick: .venv/ready
 test-full: .venv/ready
 	$(BIN)/python -m pytest -n auto --dist worksteal --full
 	$(BIN)/python -m tests.mutations
+
+# A study on a Slurm cluster of this machine alone, which the test starts and stops; not part of CI. Where Slurm is neither
+# installed nor Debian's apt-get can do that, the test is skipped and says so. RUNLEVEL=1 starts no daemons of the packages.
+test-slurm: .venv/ready
+	test -x /usr/sbin/slurmctld || $$(test $$(id -u) = 0 || echo sudo -n) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -qq --no-install-recommends slurm-wlm munge || echo "Slurm cannot be installed here"
+	$(BIN)/python -m pytest -rs --slurm tests/studies/test_slurm.py
 
 check: .venv/ready
 	$(BIN)/ruff check .

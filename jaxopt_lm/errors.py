@@ -71,7 +71,7 @@ def report_input_errors(main: Callable[[], int | None]) -> Callable[[], int | No
         except ModuleNotFoundError as error:
             if not _is_imported_here(error):
                 raise
-            extra = "study" if error.name in ("opda", "pandas", "statsmodels") else "train"
+            extra = "study" if error.name in ("opda", "pandas", "statsmodels", "submitit") else "train"
             message = f"{error.name} is not installed, which this command needs: pip install 'jaxopt_lm[{extra}]'"
         except KeyboardInterrupt:
             return 130

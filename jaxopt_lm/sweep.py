@@ -4,6 +4,7 @@
 
 trains what the study wants, one run a core, and goes on where it stopped, whether by Ctrl-C, SIGTERM or kill -9.
 
+    python -m jaxopt_lm.sweep --config=… --engine=slurm --slurm.partition=NAME    # one run a job of Slurm
     python -m jaxopt_lm.sweep --config=… --dry_run       # runs, tokens, FLOPs, hours from a measured step
     python -m jaxopt_lm.sweep status --workdir=STUDY     # what has ended, what is open, what was chosen
     python -m jaxopt_lm.sweep retry --workdir=STUDY      # forgets which units crashed too often

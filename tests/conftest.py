@@ -37,6 +37,7 @@ TINY_MODEL = ModelConfig(
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="whole tables of cases instead of CI's fixed slice")
+    parser.addoption("--slurm", action="store_true", help="start a Slurm cluster of one node for the tests that need one")
 
 
 def pytest_configure(config):
@@ -55,7 +56,11 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Without --full, cases marked `full` are left out."""
+    """Without --full, cases marked `full` are left out; without --slurm, those marked `slurm` are skipped."""
+    if not config.getoption("--slurm"):
+        for item in items:
+            if item.get_closest_marker("slurm"):
+                item.add_marker(pytest.mark.skip(reason="starts a Slurm cluster: make test-slurm"))
     if not config.getoption("--full"):
         left_out = [item for item in items if item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=left_out)

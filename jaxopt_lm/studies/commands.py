@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -21,8 +22,9 @@ from jaxopt_lm.studies import estimate, page
 from jaxopt_lm.studies.conclude import collect
 from jaxopt_lm.studies.coordinate import Progress, coordinate, progress
 from jaxopt_lm.studies.display import StudyDisplay, named
-from jaxopt_lm.studies.local import Local, Slot, slots_of_this_machine
+from jaxopt_lm.studies.local import Local, slots_of_this_machine
 from jaxopt_lm.studies.search import choices, noise_runs
+from jaxopt_lm.studies.slurm import Slurm, SlurmConfig, require_commands
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Rules, Run, Study
 from jaxopt_lm.studies.table import table
@@ -37,7 +39,10 @@ class SweepConfig(WithConfig):
 
     study: Rules = Rules()
     workers: int | None = None
-    """At most so many processes, one a core; None: one for every core this process may use."""
+    """At most so many processes of the engine local, one a core; None: one for every core this process may use."""
+    engine: Literal["local", "slurm"] = "local"
+    """What trains: processes of this machine, or jobs of a Slurm cluster."""
+    slurm: SlurmConfig = SlurmConfig()
     dry_run: bool = False
     """Print what would be trained, and how long it takes by a measured step; train nothing."""
     json: bool = False
@@ -45,6 +50,11 @@ class SweepConfig(WithConfig):
 
     def __post_init__(self):
         require(self.workers is None or self.workers >= 1, f"workers={self.workers}: must be at least 1")
+        local, usual = self.engine == "local", SlurmConfig()
+        for name, value in vars(self.slurm).items():
+            same = value == getattr(usual, name)
+            require(same or not local, f"slurm.{name}={value!r}: engine=local starts no jobs; give --engine=slurm")
+        require(local or self.workers is None, f"workers={self.workers}: engine=slurm starts jobs; give --slurm.jobs")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,16 +93,26 @@ def run(words: Sequence[str], description: str) -> int:
     study = dataclasses.replace(study, base=asked.config, rules=asked.study)
     slots = slots_of_this_machine(asked.workers)
     if asked.dry_run:
-        print(estimate.text(study, len(slots), as_json=asked.json))
+        print(estimate.text(study, asked.slurm.jobs if asked.engine == "slurm" else len(slots), as_json=asked.json))
         return 0
-    return _trained(Store(Path(study.base.workdir), study), slots)
+    store = Store(Path(study.base.workdir), study)
+    if asked.engine == "local":
+        return _trained(store, lambda: Local(str(store.path), slots), None if slots[0] is None else len(slots[0]))
+    require_commands()
+    return _trained(store, lambda: Slurm(store, asked.slurm), asked.slurm.cpus_per_task)
 
 
 _NOBODYS = TrainConfig(workdir="runs/NAME")  # whose fields `--help` shows without a config
 
 
-def _trained(store: Store, slots: list[Slot]) -> int:
-    """Trains the study; the exit code."""
+def _trained(store: Store, begun_engine: Callable[[], Local | Slurm], cores: int | None) -> int:
+    """Trains the study; the exit code.
+
+    Args:
+      store: the study.
+      begun_engine: gives what trains its units, once the study's lock is held.
+      cores: of each process of the engine.
+    """
     console, begun = Console(), time.monotonic()
     stop = StopSignals(functools.partial(terminal.say, console))
     with store.begin(), stop.listening("stopping once every run under way has saved its state"):
@@ -101,8 +121,7 @@ def _trained(store: Store, slots: list[Slot]) -> int:
                 return 128 + (stop.received or 0)
             for split in ("train", "validation") if data.verify else ():
                 TokenStore(data.tokens_dir, split, verify=True)
-        cores = None if slots[0] is None else len(slots[0])
-        with Local(str(store.path), slots) as engine, StudyDisplay(console, store) as display:
+        with begun_engine() as engine, StudyDisplay(console, store) as display:
             noise = _Noise(store, display.say)
 
             def tell(at: Progress) -> None:
