@@ -99,12 +99,13 @@ class Slurm:
 
     def __init__(self, store: Store, config: SlurmConfig):
         import submitit
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         require_commands()
         self._store, self._config = store, config
         self._prefix = f"jaxopt_lm-{sha256_of(str(store.path.resolve()).encode())[:8]}-"
         self._executor = submitit.SlurmExecutor(store.path / "slurm")
-        self._refused = submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError
+        self._refused = FailedJobError, FailedSubmissionError  # what sbatch says, and what it says unintelligibly
         self._next_look = self._next_cancel = self._next_submit = 0.0
         found, message = self._queued()
         if found is None:

@@ -1,4 +1,4 @@
-"""Units as jobs: what the engine asks of Slurm and reads in its queue, with pretended commands; a study on a cluster."""
+"""Units as jobs: what the engine asks of Slurm and reads in its queue, of pretended commands; then a real cluster."""
 
 import dataclasses
 import json
