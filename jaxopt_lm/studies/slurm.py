@@ -30,6 +30,9 @@ _SIGNAL_SECONDS = 90
 
 _MIN_MINUTES = 5
 
+_OURS = ("array", "chdir", "cpus-per-task", "job-name", "nodes", "ntasks", "ntasks-per-node", "signal")
+"""Options by which jobs are one process each, in this folder, found by their names and told to save their states."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlurmConfig:
@@ -70,16 +73,20 @@ class SlurmConfig:
         for word in words:
             option = word.startswith("--") and word[2:3].isalpha()
             require(option, f"slurm.extra={self.extra!r}: {word!r} must be --NAME or --NAME=VALUE")
-        parts = (word[2:].partition("=") for word in words)
+        parts = [word[2:].partition("=") for word in words]
+        for name, _, _ in parts:
+            ours = name in _OURS
+            require(
+                not ours, f"slurm.extra={self.extra!r}: --{name} is not yours to give; a job is one process of one unit"
+            )
         return {name: value if equals else True for name, equals, value in parts}
 
 
 def require_commands() -> None:
     """Raises `InputError` where Slurm's commands are not there."""
     for name in _COMMANDS:
-        require(
-            shutil.which(name) is not None, f"engine=slurm: {name} is not on PATH; run this where Slurm's commands are"
-        )
+        found = shutil.which(name) is not None
+        require(found, f"engine=slurm: {name} is not on PATH; run this where Slurm's commands are")
 
 
 class NoResult(RuntimeError):
