@@ -16,7 +16,7 @@ import jaxopt_lm.sweep
 from jaxopt_lm import studies
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.dumps import to_json
-from jaxopt_lm.errors import InputError
+from jaxopt_lm.errors import InputError, report_input_errors
 from jaxopt_lm.optimizers import AdamWConfig
 from jaxopt_lm.runs.read import read_metrics, saved_steps
 from jaxopt_lm.studies import Arm, Study, slurm_job
@@ -196,6 +196,13 @@ def test_a_slurm_that_refuses_or_does_not_answer(pretended):
     Path("refused").write_text("sbatch: error: QOSMaxSubmitJobPerUserLimit\n")
     submit(engine, store, SECOND)  # it waits
     assert (engine.free, engine.running) == (0, [store.id(FIRST)])
+
+
+def test_without_submitit(pretended, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert report_input_errors(lambda: engine_of(study_in("x")))() == 2
+    line = "error: submitit is not installed, which this command needs: pip install 'jaxopt_lm[study]'\n"
+    assert capsys.readouterr().err == line
 
 
 def test_jobs_that_wait_leave_and_others_are_told_to(pretended):
