@@ -45,6 +45,7 @@ def left(workdir: str | os.PathLike, unit: str) -> Path:
 def main() -> int:
     """Trains the unit; the exit code, of no matter to the coordinator."""
     workdir, unit = sys.argv[1:]
+    left(workdir, unit).unlink(missing_ok=True)  # Slurm began the job again after a SIGTERM of its own
     signal.signal(signal.SIGINT, lambda number, frame: _leave(workdir, unit))  # in a run, its own handler is in place
     threading.Thread(target=_listen, daemon=True).start()
     from jaxopt_lm.studies.worker import work  # jax
