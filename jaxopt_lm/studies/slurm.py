@@ -94,7 +94,7 @@ class NoResult(RuntimeError):
 
 
 class Slurm:
-    """Jobs of a Slurm cluster, those of an earlier coordinator of the study among them.
+    """Jobs of a Slurm cluster, those of an earlier coordinator of the study among them; a context manager.
 
     Args:
       store: the study, whose lock is held.
@@ -212,6 +212,12 @@ class Slurm:
 
     def close(self) -> None:
         """Does nothing: what was submitted has ended."""
+
+    def __enter__(self) -> "Slurm":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Does nothing: what `close` was not called for runs on, and the next coordinator finds it."""
 
 
 @contextlib.contextmanager
