@@ -53,7 +53,7 @@ class SweepConfig(WithConfig):
         local, usual = self.engine == "local", SlurmConfig()
         for name, value in vars(self.slurm).items():
             same = value == getattr(usual, name)
-            require(same or not local, f"slurm.{name}={value!r}: engine=local starts no jobs; give --engine=slurm")
+            require(same or not local, f"engine=local: starts no jobs of slurm.{name}={value!r}; give --engine=slurm")
         require(local or self.workers is None, f"workers={self.workers}: engine=slurm starts jobs; give --slurm.jobs")
 
 

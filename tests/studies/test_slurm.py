@@ -89,7 +89,7 @@ def finish(store: Store, run: Run) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--slurm.partition=low"], "slurm.partition='low': engine=local starts no jobs; give --engine=slurm"),
+        (["--slurm.partition=low"], "engine=local: starts no jobs of slurm.partition='low'; give --engine=slurm"),
         (["--engine=slurm", "--workers=2"], "workers=2: engine=slurm starts jobs; give --slurm.jobs"),
         (["--engine=slurm", "--slurm.minutes=4"], "slurm.minutes=4: must be at least 5"),
         (["--engine=slurm", "--slurm.jobs=0"], "slurm.jobs=0: must be at least 1"),
@@ -247,6 +247,7 @@ def test_signals_to_a_job(pretended, tiny, monkeypatch):
     """SIGTERM, more than once, saves and leaves; USR2 saves and puts the job into the queue again."""
     monkeypatch.setenv("SLURM_JOB_ID", "5")
     store = study_in("x", dataclasses.replace(tiny, num_train_steps=100_000))
+    (store.path / "slurm").mkdir()  # submitit's
     unit, folder = store.id(FIRST), store.folder(FIRST)
     code = f"from jaxopt_lm.studies.slurm_job import begin; begin('x', '{unit}', '{store.log(unit)}', 1)"
 
