@@ -24,7 +24,7 @@ test-full: .venv/ready
 test-slurm: .venv/ready
 	test -x /usr/sbin/slurmctld || $$(test $$(id -u) = 0 || echo sudo -n) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -qq --no-install-recommends slurm-wlm munge || echo "Slurm cannot be installed here"
-	$(BIN)/python -m pytest -rs --slurm tests/studies/test_slurm.py
+	$(BIN)/python -m pytest -rs --slurm tests/studies/test_slurm.py tests/studies/test_slurm_cluster.py
 
 check: .venv/ready
 	$(BIN)/ruff check .

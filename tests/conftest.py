@@ -37,7 +37,9 @@ TINY_MODEL = ModelConfig(
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="whole tables of cases instead of CI's fixed slice")
-    parser.addoption("--slurm", action="store_true", help="start a Slurm cluster of one node for the tests that need one")
+    parser.addoption(
+        "--slurm", action="store_true", help="start a Slurm cluster of one node for the tests that need one"
+    )
 
 
 def pytest_configure(config):

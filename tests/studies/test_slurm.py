@@ -1,4 +1,4 @@
-"""Units as jobs: what the engine asks of Slurm and reads in its queue, of pretended commands; then a real cluster."""
+"""Units as jobs: what the engine asks of Slurm and reads in its queue, where its commands are pretended."""
 
 import dataclasses
 import json
@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import jaxopt_lm.sweep
-from jaxopt_lm import studies
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.dumps import to_json
 from jaxopt_lm.errors import InputError, report_input_errors
@@ -24,8 +23,7 @@ from jaxopt_lm.studies.local import Ended
 from jaxopt_lm.studies.slurm import NoResult, Slurm, SlurmConfig
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Run
-from tests.studies import slurm_cluster
-from tests.studies.test_sweep import ASKED, assert_same, start, sweep, trained, wait
+from tests.studies.test_sweep import ASKED, wait
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are pinned, and Slurm is for Linux")
 
@@ -236,16 +234,10 @@ def test_a_job_has_the_cores_it_asked_for(may_use, counted, cores, pinned, prete
     assert given == ([] if pinned is None else [pinned])
 
 
-@pytest.fixture
-def one_core(monkeypatch):
-    """Processes that tests start share programs for one core."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", os.environ["JAX_COMPILATION_CACHE_DIR"] + "-1")
-
-
-@pytest.mark.usefixtures("one_core")
 def test_signals_to_a_job(pretended, tiny, monkeypatch):
     """SIGTERM, more than once, saves and leaves; USR2 saves and puts the job into the queue again."""
     monkeypatch.setenv("SLURM_JOB_ID", "5")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", os.environ["JAX_COMPILATION_CACHE_DIR"] + "-1")  # of one core
     store = study_in("x", dataclasses.replace(tiny, num_train_steps=100_000))
     (store.path / "slurm").mkdir()  # submitit's
     unit, folder = store.id(FIRST), store.folder(FIRST)
@@ -272,98 +264,3 @@ def test_signals_to_a_job(pretended, tiny, monkeypatch):
     assert Path("calls").read_text().splitlines()[-1] == "scontrol requeue 5"
     assert not left.exists()
     assert "job 5 is in the queue again" in store.log(unit).read_text()
-
-
-# What follows is on a cluster.
-
-
-def running() -> dict[str, str]:
-    """The jobs that run, by unit."""
-    command = ["squeue", "--noheader", "--states=RUNNING", "--partition=low", "--format=%i %j"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    return {name.rpartition("-")[2]: job for job, name in (line.split() for line in lines)}
-
-
-def amid(*, but: tuple[str, ...] = ()) -> tuple[str, str]:
-    """A unit, and its job, that is some steps on and has more to do."""
-    found: list[tuple[str, str]] = []
-
-    def look() -> bool:
-        for unit, job in running().items():
-            folder = Path("x/runs", unit)
-            begun = folder.exists() and len(list(read_metrics(folder))) > 20
-            if unit not in but and begun and not (folder / "result.json").exists():
-                found.append((unit, job))
-        return bool(found)
-
-    wait(look)
-    return found[0]
-
-
-def submissions() -> list[str]:
-    """The units of all jobs that were submitted."""
-    scripts = (path.read_text() for path in Path("x/slurm").glob("[0-9]*_submission.sh"))
-    return [re.findall(r"--job-name=jaxopt_lm-\w+-(\w+)", script)[0] for script in scripts]
-
-
-def log(unit: str) -> str:
-    return Path(f"x/units/{unit}.log").read_text()
-
-
-@pytest.fixture
-def cluster(tmp_path, tiny, monkeypatch, one_core):
-    """A cluster, and a folder to be in, with a study in `asked.py` whose runs take some seconds."""
-    if reason := slurm_cluster.missing():
-        pytest.skip(reason)
-    (tmp_path / "base.json").write_text(to_json(dataclasses.replace(tiny, num_train_steps=300)))
-    (tmp_path / "asked.py").write_text(ASKED)
-    monkeypatch.chdir(tmp_path)
-    with slurm_cluster.started() as conf:
-        monkeypatch.setenv("SLURM_CONF", str(conf))
-        yield
-
-
-ON_SLURM = (
-    "--config=asked.py", "--config.workdir=x", "--engine=slurm", "--slurm.partition=low", "--slurm.jobs=3",
-    "--slurm.poll_seconds=1",
-)  # fmt: skip
-
-
-@pytest.mark.slurm
-@pytest.mark.usefixtures("cluster")
-def test_a_study_on_a_cluster():
-    """Through a job that is cancelled, one told to move, a preemption, and a coordinator killed, then stopped."""
-    first = start(*ON_SLURM)
-    cancelled, job = amid()
-    subprocess.run(["scancel", job], check=True)
-    wait(lambda: submissions().count(cancelled) == 2)
-    assert f"job {job} leaves" in log(cancelled)
-    moved, job = amid(but=(cancelled,))
-    subprocess.run(["scancel", "--signal=USR2", job], check=True)
-    wait(lambda: f"job {job} is in the queue again" in log(moved))
-    amid(but=(cancelled, moved))
-    first.kill()
-    first.communicate()
-    kept = running()
-    assert kept
-    second = start(*ON_SLURM)
-    cores = len(os.sched_getaffinity(0))
-    preempted, job = amid(but=(moved,))
-    subprocess.run(["sbatch", "--partition=first", f"--cpus-per-task={cores}", "--wrap=sleep 1"], check=True)
-    wait(lambda: f"job {job} is in the queue again" in log(preempted))
-    wait(lambda: Path("x/runs", preempted, "result.json").exists())
-    assert f"resuming x/runs/{preempted} from step" in log(preempted)
-    stopped, _ = amid()
-    second.send_signal(signal.SIGINT)
-    output, _ = second.communicate(timeout=120)
-    assert second.returncode == 130, output
-    assert "ended early" not in output
-    assert running() == {}
-    assert (
-        saved_steps(Path("x/runs", stopped, "checkpoints"))[-1]
-        == list(read_metrics(Path("x/runs", stopped)))[-1]["step"]
-    )
-    once = {unit for unit in submissions() if submissions().count(unit) == 1}
-    assert {moved, preempted, *kept} - {cancelled} <= once
-    sweep(*ON_SLURM)
-    assert_same(studies.load("x"), trained("local"))
