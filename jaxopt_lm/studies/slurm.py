@@ -74,12 +74,10 @@ class SlurmConfig:
             option = word.startswith("--") and word[2:3].isalpha()
             require(option, f"slurm.extra={self.extra!r}: {word!r} must be --NAME or --NAME=VALUE")
         parts = [word[2:].partition("=") for word in words]
-        for name, _, _ in parts:
-            ours = name in _OURS
-            require(
-                not ours, f"slurm.extra={self.extra!r}: --{name} is not yours to give; a job is one process of one unit"
-            )
-        return {name: value if equals else True for name, equals, value in parts}
+        given = {name: value if equals else True for name, equals, value in parts}
+        ours = ", ".join(name for name in given if name in _OURS)
+        require(not ours, f"slurm.extra={self.extra!r}: leave out {ours}; a job is one process of one unit")
+        return given
 
 
 def require_commands() -> None:

@@ -18,7 +18,7 @@ from jaxopt_lm import allocator
 from jaxopt_lm.errors import InputError, one_line
 from jaxopt_lm.files import write_atomically
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+_SIGNALS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGUSR2")]  # Windows has no second
 
 _to_requeue = threading.Event()
 

@@ -98,7 +98,7 @@ def finish(store: Store, run: Run) -> None:
         ),
         (
             ["--engine=slurm", "--slurm.extra=--mem=1G --nodes=2"],
-            "slurm.extra='--mem=1G --nodes=2': --nodes is not yours to give; a job is one process of one unit",
+            "slurm.extra='--mem=1G --nodes=2': leave out nodes; a job is one process of one unit",
         ),
         (["--engine=slurm", "--slurm.extra='"], 'slurm.extra="\'": No closing quotation; mend the quotes'),
         (["--engine=slurm"], "engine=slurm: squeue is not on PATH; run this where Slurm's commands are"),
