@@ -98,7 +98,7 @@ def main() -> None:
             path.write_text(to_json(dataclasses.replace(study.config(run), workdir=f"{folder}/train/{i}")))
             commands.append([*module, "jaxopt_lm.train", f"--config={path}"])
         subprocess.run([*module, "jaxopt_lm.prepare"], check=True)
-        tokens = RUNS * STEPS * study.base.global_batch_size * study.base.length
+        tokens = RUNS * STEPS * study.base.tokens_per_step
         bare = bare_tokens_per_second(asked)
         swept = timed([*module, "jaxopt_lm.sweep", f"--config={asked}", f"--config.workdir={folder}/study"])
         trained = timed(*commands)

@@ -81,7 +81,7 @@ def main() -> None:
     device, analysis = jax.devices()[0], step.memory_analysis()
     asked = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
     used = (device.memory_stats() or {}).get("peak_bytes_in_use", status("VmHWM") - before)
-    rate = config.global_batch_size * config.length / statistics.median(seconds[1:])
+    rate = config.tokens_per_step / statistics.median(seconds[1:])
     peak = peak_flops(device.device_kind)
     print(
         f"\n{device.device_kind}, {mesh.size} of them, {arguments.steps} steps, loss {float(metrics['train/loss']):.3f}"

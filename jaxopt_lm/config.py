@@ -217,6 +217,16 @@ class TrainConfig:
         )
         self.schedule.check_fits(self.num_train_steps - lead)
 
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in a batch."""
+        return self.global_batch_size * self.length
+
+    @property
+    def num_train_tokens(self) -> int:
+        """Tokens in all batches of the run."""
+        return self.num_train_steps * self.tokens_per_step
+
     def identity(self) -> dict[str, Any]:
         """What decides the run's numbers, as a dump with nested sections: two runs with equal ones are the same run.
 

@@ -45,7 +45,7 @@ def report(plan: "Plan", arguments: PlanArguments) -> str:
     lines = [
         f"parameters                {plan.num_params:,}",
         f"mesh                      data {plan.mesh[0]} x fsdp {plan.mesh[1]} x tensor {plan.mesh[2]}",
-        f"tokens per step           {config.global_batch_size * config.length:,} in {config.num_microbatches} parts",
+        f"tokens per step           {config.tokens_per_step:,} in {config.num_microbatches} parts",
         "",
         "bytes per device",
         *(

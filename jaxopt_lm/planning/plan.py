@@ -117,7 +117,7 @@ def make_plan(config: TrainConfig) -> Plan:
         activations=activations(config, mesh),
         arguments=memory[0].argument_size_in_bytes,
         temporaries=max(each.temp_size_in_bytes for each in memory),
-        model_flops=flops_per_token(config.model, config.length) * config.global_batch_size * config.length,
+        model_flops=flops_per_token(config.model, config.length) * config.tokens_per_step,
         program=hlo.cost(text),
         replicated=sorted(whole, key=lambda item: -item[1])[:5],
         rematerialized=[line for line in said if _REMATERIALIZED in line],

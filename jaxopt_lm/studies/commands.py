@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -93,6 +94,8 @@ def run(words: Sequence[str], description: str) -> int:
     study = dataclasses.replace(study, base=asked.config, rules=asked.study)
     slots = slots_of_this_machine(asked.workers)
     if asked.dry_run:
+        if asked.engine == "local" and slots[0] is not None:
+            os.sched_setaffinity(0, slots[0])  # as the processes that would train, before JAX counts its cores
         print(estimate.text(study, asked.slurm.jobs if asked.engine == "slurm" else len(slots), as_json=asked.json))
         return 0
     store = Store(Path(study.base.workdir), study)

@@ -98,13 +98,15 @@ def coordinate(
             if engine.free and store.id(run) not in engine.running:
                 unit = store.plan(run, cores)
                 engine.submit(unit.id, store.log(unit.id))
-        for unit, error in engine.poll(_POLL_SECONDS):
+        ended = engine.poll(_POLL_SECONDS)
+        for unit, error in ended:
             if isinstance(error, InputError):
                 refused = refused or error
             elif error is not None and not stopping:
                 crashes[unit] = crashes.get(unit, 0) + 1
                 _report(store, unit, crashes[unit], error, say)
-        at = progress(store, at.losses)
+        if ended:
+            at = progress(store, at.losses)
         tell(at)
     engine.close()
     if refused:

@@ -29,6 +29,7 @@ class StudyDisplay:
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
         self._begun, self._first = time.monotonic(), 0.0
         self._told: set[Run] | None = None
+        self._looked = 0.0
 
     def __enter__(self) -> "StudyDisplay":
         if self._live:
@@ -40,7 +41,11 @@ class StudyDisplay:
             self._live.stop()
 
     def show(self, at: Progress, running: Sequence[str]) -> None:
-        """Shows the study, and what has ended since the last call."""
+        """Shows the study, and what has ended since the last call; what goes on, every few seconds on a terminal."""
+        now = time.monotonic()
+        if self._told == at.losses.keys() and (self._live is None or now - self._looked < terminal.PLAIN_SECONDS):
+            return
+        self._looked = now
         under_way = {self._store.id(run): run for run in at.open if self._store.id(run) in running}
         steps = {name: self._newest(run) for name, run in under_way.items()}
         line = self._line(at, steps)
@@ -68,17 +73,15 @@ class StudyDisplay:
         text = f"{len(at.losses)}/{len(at.runs)} runs"
         done, seconds = self._done_tokens(at, steps) - self._first, time.monotonic() - self._begun
         if self._told is not None and done > 0:
-            left = sum(map(self._tokens, at.runs)) - self._first - done
+            left = sum(map(self._store.num_train_tokens, at.runs)) - self._first - done
             minutes, rest = divmod(round(left / (done / seconds)), 60)
             text += f"  {done / seconds:,.0f} tok/s  left {minutes}:{rest:02}"
         return text
 
     def _done_tokens(self, at: Progress, steps: dict[str, dict[str, float]]) -> float:
-        return sum(map(self._tokens, at.losses)) + sum(line.get("tokens_seen", 0) for line in steps.values())
-
-    def _tokens(self, run: Run) -> int:
-        config = self._store.study.config(run)
-        return config.num_train_steps * config.global_batch_size * config.length
+        return sum(map(self._store.num_train_tokens, at.losses)) + sum(
+            line.get("tokens_seen", 0) for line in steps.values()
+        )
 
 
 def _step(line: dict[str, float]) -> str:

@@ -41,8 +41,8 @@ def estimated(study: Study, workers: int) -> dict[str, Any]:
     configs = [study.config(run) for run in runs]
     groups = {_group(config): config for config in configs}
     seconds = {group: _seconds_per_step(config) for group, config in groups.items()}
-    tokens = sum(_tokens(config) for config in configs)
-    flops = sum(flops_per_token(config.model, config.length) * _tokens(config) for config in configs)
+    tokens = sum(config.num_train_tokens for config in configs)
+    flops = sum(flops_per_token(config.model, config.length) * config.num_train_tokens for config in configs)
     hours = sum(seconds[_group(config)] * config.num_train_steps for config in configs) / workers / 3600
     return {"runs": len(runs), "groups": len(groups), "tokens": tokens, "flops": flops, "hours": hours}
 
@@ -59,14 +59,9 @@ def text(study: Study, workers: int, *, as_json: bool) -> str:
     )
 
 
-def _tokens(config: TrainConfig) -> int:
-    return config.num_train_steps * config.global_batch_size * config.length
-
-
 def _group(config: TrainConfig) -> Any:
     """What runs of one compiled program have in common."""
-    shape = config.global_batch_size, config.length, config.num_microbatches
-    return config.model, *shape, repr(jax.tree.structure(HParams.of(config)))
+    return Program.of(config), config.global_batch_size, config.length
 
 
 def _seconds_per_step(config: TrainConfig) -> float:

@@ -43,6 +43,7 @@ class Store:
 
     def __init__(self, path: Path, study: Study):
         self.path, self.study = path, study
+        self._configs: dict[Run, TrainConfig] = {}
         self._ids: dict[Run, str] = {}
 
     @classmethod
@@ -102,7 +103,7 @@ class Store:
     def id(self, run: Run) -> str:
         """The name of a run's folder."""
         if run not in self._ids:
-            self._ids[run] = run_id(self.study.config(run))
+            self._ids[run] = run_id(self._config(run))
         return self._ids[run]
 
     def folder(self, run: Run) -> Path:
@@ -111,9 +112,19 @@ class Store:
 
     def config(self, run: Run) -> TrainConfig:
         """The config of a run in its folder; the tokens, which all share, are verified once, before the first."""
-        config = self.study.config(run)
+        config = self._config(run)
         data = dataclasses.replace(config.data, verify=False)
         return dataclasses.replace(config, workdir=str(self.folder(run)), data=data)
+
+    def num_train_tokens(self, run: Run) -> int:
+        """Tokens in all batches of a run."""
+        return self._config(run).num_train_tokens
+
+    def _config(self, run: Run) -> TrainConfig:
+        """A config is checked when it is made, 2 ms, and a coordinator shares its cores with the runs."""
+        if run not in self._configs:
+            self._configs[run] = self.study.config(run)
+        return self._configs[run]
 
     def result(self, run: Run) -> dict[str, Any] | None:
         """The `result.json` of a run that completed or diverged; None: it has not ended."""

@@ -53,7 +53,7 @@ def table(store: Store) -> pd.DataFrame:
 
 def _row(store: Store, run: Run) -> dict[str, Any]:
     config, result = store.config(run), store.result(run)
-    tokens = config.num_train_steps * config.global_batch_size * config.length
+    tokens = config.num_train_tokens
     ended, values = result is not None, result or {}
     diverged = values.get("status") == "diverged"
     missing = "missing" if store.failure(run) is None else "failed"

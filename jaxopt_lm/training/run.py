@@ -162,7 +162,7 @@ class _Record(Observer):
     ):
         self._writer, self._checkpoints, self._display, self._first = writer, checkpoints, display, first
         config, devices = ready.config, ready.program.mesh.devices
-        self._meta, self._tokens_per_step = _meta(ready), config.global_batch_size * config.length
+        self._meta, self._tokens_per_step = _meta(ready), config.tokens_per_step
         peak = peak_flops(devices.flat[0].device_kind)
         self._mfu_per_rate = flops_per_token(config.model, config.length) / (peak * devices.size) if peak else None
 
