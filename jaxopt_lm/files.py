@@ -129,6 +129,27 @@ def lock(path: Path, *, wait: bool) -> IO[str] | None:
         return file
 
 
+def locked_folder(workdir: str, occupied: str) -> IO[str]:
+    """Makes a folder and takes its lock, which holds until it is closed or the process ends.
+
+    Args:
+      workdir: the folder.
+      occupied: what another process that has the lock does there, for the message.
+
+    Raises:
+      InputError: another process has it, or the folder cannot be made.
+    """
+    try:
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+        held = lock(Path(workdir, ".lock"), wait=False)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"workdir={workdir}: cannot be made: {reason}; give another path") from None
+    if held is None:
+        raise InputError(f"workdir={workdir}: another process {occupied}")
+    return held
+
+
 def read_json(path: Path, mend: str) -> Any:
     """The value in a JSON file.
 

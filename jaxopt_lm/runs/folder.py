@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxopt_lm.config import DistributedConfig, TrainConfig
 from jaxopt_lm.dumps import differences, sources, to_json
-from jaxopt_lm.errors import InputError, require
-from jaxopt_lm.files import lock, write_atomically
+from jaxopt_lm.errors import require
+from jaxopt_lm.files import locked_folder, write_atomically
 from jaxopt_lm.runs.read import read_config, saved_steps
 
 _LENGTHS = ("num_train_steps", "schedule.warmup_", "schedule.decay_")
@@ -52,14 +52,7 @@ class RunFolder:
 
     def __init__(self, config: TrainConfig):
         self.path = Path(config.workdir)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(self.path / ".lock", wait=False)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise InputError(f"workdir={config.workdir}: cannot be made: {reason}; give another path") from None
-        if self._lock is None:
-            raise InputError(f"workdir={config.workdir}: another process trains there; wait or give another")
+        self._lock = locked_folder(config.workdir, "trains there; wait or give another")
         try:
             self._check_config(config)
         except BaseException:
@@ -110,8 +103,7 @@ class RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._lock:
-            self._lock.close()
+        self._lock.close()
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes `result.json`, atomically."""

@@ -8,6 +8,7 @@ A claim about several settings holds where it holds in each. It does not hold wh
 interval widened for having looked at all (Bonferroni). So either answer is wrong with a chance of 1 - level at most.
 """
 
+import abc
 import dataclasses
 import itertools
 import math
@@ -67,7 +68,7 @@ class Evidence(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Claim:
+class Claim(abc.ABC):
     """A claim about a study.
 
     Attributes:
@@ -98,8 +99,9 @@ class Claim:
         outcome, sentence = self._judged(Evidence(runs, chosen, settings, baseline))
         return Judgement(self.name, self.text, outcome, sentence)
 
+    @abc.abstractmethod
     def _judged(self, evidence: Evidence) -> tuple[str, str]:
-        raise NotImplementedError
+        """The outcome and the sentence."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 from rich.console import Console
 
 from jaxopt_lm import terminal
@@ -138,7 +139,7 @@ def _trained(store: Store, begun_engine: Callable[[], Local | Slurm], cores: int
     report = collect(store.path)
     for sentence in report.verdicts["sentence"]:
         print(f"{sentence}.")
-    print(f"done in {time.monotonic() - begun:.0f} s; {_counts(store)}; see {page.write(report, store.path)}")
+    print(f"done in {time.monotonic() - begun:.0f} s; {_counts(report.table)}; see {page.write(report, store.path)}")
     return 0
 
 
@@ -154,7 +155,7 @@ class _Noise:
             return
         self._said, arm = True, study.baseline
         rate, seeds = arm.optimizer.learning_rate, rules.seeds
-        for found in noise(table(self._store), arm.name, rate, seeds, rules.level):
+        for found in noise(table(self._store, at.losses), arm.name, rate, seeds, rules.level):
             where = f"{found.setting}: " if found.setting else ""
             self._say(
                 f"{where}{found.n} seeds of {arm.name} at {rate:g} deviate by {found.deviation:.4f} nats; "
@@ -170,9 +171,9 @@ def _texts(study: Study) -> list[DataConfig]:
     return list(dict.fromkeys(study.config(each).data for each in runs))
 
 
-def _counts(store: Store) -> str:
+def _counts(runs: pd.DataFrame) -> str:
     """`31 of 40 runs ended, 2 diverged`."""
-    found = collections.Counter(table(store)["status"])
+    found = collections.Counter(runs["status"])
     ended = found["completed"] + found["diverged"]
     rest = ", ".join(f"{found[name]} {name}" for name in ("diverged", "failed") if found[name])
     return f"{ended} of {found.total()} runs ended" + (f", {rest}" if rest else "")
@@ -182,7 +183,7 @@ def status(words: Sequence[str], description: str) -> None:
     """Prints what has ended, what is open and what was chosen."""
     store = Store.read(Path(parse_command_line(StudyFolder, description, words).workdir))
     at = progress(store)
-    print(_counts(store))
+    print(_counts(table(store, at.runs)))
     for choice in choices(store.study, at.losses):
         where = " ".join(filter(None, (choice.setting, choice.arm, choice.changed)))
         bound = "" if choice.inside else ", a bound: it has no finished neighbour on one side"

@@ -35,7 +35,8 @@ def collect(folder: str | os.PathLike) -> Report:
     """
     path = Path(folder)
     store = Store.read(path)
-    study, at, runs = store.study, progress(store), table(store)
+    study, at = store.study, progress(store)
+    runs = table(store, at.runs)
     chosen, baseline = choices(study, at.losses), study.baseline.name
     judged = [claim.judge(runs, chosen, baseline) for claim in study.claims]
     return Report(

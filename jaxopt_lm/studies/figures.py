@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from jaxopt_lm.errors import require
 from jaxopt_lm.files import read_json
 from jaxopt_lm.runs.read import read_metrics
+from jaxopt_lm.studies.choice import TUNING_SEED
 from jaxopt_lm.studies.drawing import (
     INK,
     PAPER,
@@ -157,10 +158,10 @@ def rates(
         one.set(title=plain(setting), xlabel="learning rate", ylabel=LOSS)
     extra = [note("chosen", marker="o", markerfacecolor="none", markersize=8)] if len(choices) else []
     extra += [note("fitted optimum", **_FITTED)] if len(fits) else []
-    extra += [note("fresh seeds", marker=".")] if (own.seed > 0).any() else []
+    extra += [note("fresh seeds", marker=".")] if (own.seed != TUNING_SEED).any() else []
     extra += [note("diverged", marker="x")] if (own.status == "diverged").any() else []
     legend(figure, looks, own.arm, extra)
-    data = pd.concat([own, choices.assign(status="chosen", seed=0), fits.assign(status="fitted")])
+    data = pd.concat([own, choices.assign(status="chosen", seed=TUNING_SEED), fits.assign(status="fitted")])
     columns = ["setting", "arm", "changed", "learning_rate", "seed", "status", "loss"]
     return Drawing(figure, data.filter(columns).astype({"seed": "Int64"}))
 
@@ -170,7 +171,7 @@ def _own_or_chosen(table: Any, choices: pd.DataFrame) -> pd.DataFrame:
     chosen = set(zip(choices.setting, choices.arm, choices.changed, strict=True))
     keys = zip(table.setting, table.arm, table.changed, strict=True)
     is_chosen = np.fromiter((key in chosen for key in keys), bool, len(table))
-    return table[(table.changed == "") | (is_chosen & (table.seed > 0).to_numpy())]
+    return table[(table.changed == "") | (is_chosen & (table.seed != TUNING_SEED).to_numpy())]
 
 
 def _rates_of(
@@ -185,7 +186,7 @@ def _rates_of(
     axes.set_ylim(low - 0.06 * span, high + span * (0.08 + 0.07 * len(failing)))
     for arm, look in looks.items():
         mine = only(completed, arm=arm)
-        tuning = only(mine, seed=0, changed="").sort_values("learning_rate")
+        tuning = only(mine, seed=TUNING_SEED, changed="").sort_values("learning_rate")
         if len(tuning):
             axes.plot(tuning.learning_rate, tuning.loss, label=arm, **(look.point | look.stroke))
         fresh = fresh_seeds(mine)

@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from jaxopt_lm.studies.choice import TUNING_SEED
+
 ENDED = ("completed", "diverged")
 """Status of runs that have a result."""
 
@@ -19,7 +21,7 @@ def only(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
 
 def fresh_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of all seeds but the tuning seed."""
-    return only(frame, seed=tuple(set(frame.seed) - {0}))
+    return only(frame, seed=tuple(set(frame.seed) - {TUNING_SEED}))
 
 
 def rows(frame: pd.DataFrame) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
@@ -45,8 +45,8 @@ class Local:
     def __init__(self, workdir: str, slots: list[Slot]):
         self._workdir = workdir
         self._idle = list(slots)
-        self._pools: dict[frozenset[int] | None, concurrent.futures.ProcessPoolExecutor] = {}
-        self._pids: dict[frozenset[int] | None, concurrent.futures.Future[int]] = {}
+        self._pools: dict[Slot, concurrent.futures.ProcessPoolExecutor] = {}
+        self._pids: dict[Slot, concurrent.futures.Future[int]] = {}
         self._running: dict[concurrent.futures.Future[None], tuple[str, Slot]] = {}
         self._asked: set[concurrent.futures.Future[None]] = set()
 
@@ -133,20 +133,27 @@ def _started(slot: Slot):
     """A process for a slot, and its number to come."""
     context = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=_pinned, initargs=(slot,))
-    with _environment(allocator.variables()):
+    with environment(allocator.variables()):
         return pool, pool.submit(os.getpid)  # the process is started here
 
 
 @contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Within it this process has these environment variables, for the processes that it starts."""
+def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Within it this process has these environment variables, not those that are None, for processes that it starts."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _pinned(slot: Slot) -> None:
@@ -164,12 +171,17 @@ def _pinned(slot: Slot) -> None:
     threading.Thread(target=leave, daemon=True).start()
 
 
-def _work(workdir: str, unit: str, log: str) -> None:
-    """A unit in this process, which prints into `log`."""
+def print_into(log: str) -> None:
+    """From here on this process prints at the end of the file `log`."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)
+
+
+def _work(workdir: str, unit: str, log: str) -> None:
+    """A unit in this process, which prints into `log`."""
+    print_into(log)
     from jaxopt_lm.studies.worker import work  # jax
 
     work(workdir, unit)

@@ -13,6 +13,7 @@ import pandas as pd
 from jaxopt_lm.optimizers.telemetry import QUANTILES
 from jaxopt_lm.runs.read import Series
 from jaxopt_lm.studies import frames
+from jaxopt_lm.studies.choice import TUNING_SEED
 from jaxopt_lm.studies.curves import best_after, fit_rates, sensitivity
 from jaxopt_lm.studies.frames import ENDED, fresh_seeds, groups, only, rows
 
@@ -72,7 +73,7 @@ def tuning_points(table: pd.DataFrame) -> pd.DataFrame:
       Columns setting, arm, trials, loss; arms of one trial, or none that completed, are left out.
     """
     found = []
-    for (setting, arm), runs in groups(only(table, seed=0, status=ENDED), "setting", "arm"):
+    for (setting, arm), runs in groups(only(table, seed=TUNING_SEED, status=ENDED), "setting", "arm"):
         if len(runs) > 1 and runs.loss.notna().any():
             trials = np.arange(1, len(runs) + 1)
             found += [
@@ -96,7 +97,7 @@ def fit_points(table: pd.DataFrame) -> pd.DataFrame:
 
 def _grid(table: pd.DataFrame) -> pd.DataFrame:
     """The tuning seed's runs with the arms' own numbers."""
-    return only(table, seed=0, changed="", status=ENDED)
+    return only(table, seed=TUNING_SEED, changed="", status=ENDED)
 
 
 def size_points(table: pd.DataFrame, choices: pd.DataFrame) -> pd.DataFrame:
@@ -124,7 +125,7 @@ def grid_points(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
       Columns arm, row (the second number), learning_rate, status, loss; of arms with two rows of two rates at least.
     """
-    ended = only(table, seed=0, status=ENDED)
+    ended = only(table, seed=TUNING_SEED, status=ENDED)
     names = [", ".join(filter(None, pair)) or "own" for pair in zip(ended.setting, ended.changed, strict=True)]
     kept, columns = [], ["arm", "row", "learning_rate", "status", "loss"]
     for _, runs in groups(ended.assign(row=names), "arm"):

@@ -57,7 +57,7 @@ def written(changed: tuple[tuple[str, float], ...]) -> str:
 def noise_runs(study: Study) -> list[Run]:
     """The baseline at its default rate on fresh seeds, in every setting."""
     default = study.baseline.optimizer.learning_rate
-    seeds = range(1, study.rules.noise_seeds + 1)
+    seeds = _fresh(study.rules.noise_seeds)
     return [Run(setting, study.baseline.name, (), default, seed) for seed in seeds for setting in study.setting_names]
 
 
@@ -85,7 +85,7 @@ class _Search:
         loss = losses[Run(setting, arm.name, changed, rates[best], TUNING_SEED)]
         inside = len(sides) == 2
         self.choice = Choice(setting, arm.name, rates[best], written(changed), loss, inside, tried, tuple(sides))
-        fresh = range(TUNING_SEED + 1, study.rules.seeds + TUNING_SEED + 1)
+        fresh = _fresh(study.rules.seeds)
         self.runs += [Run(setting, arm.name, changed, rate, seed) for seed in fresh for rate in (rates[best], *sides)]
 
     def _tuned_rates(self) -> list[float] | None:
@@ -144,6 +144,11 @@ class _Search:
         """The index of the rate of least loss, the lowest of equal ones; None: all diverged."""
         best = min(range(len(rates)), key=lambda i: self._loss(rates[i]))
         return best if self._finished(rates[best]) else None
+
+
+def _fresh(seeds: int) -> range:
+    """So many fresh seeds."""
+    return range(TUNING_SEED + 1, TUNING_SEED + 1 + seeds)
 
 
 def _or_infinite(loss: float) -> float:

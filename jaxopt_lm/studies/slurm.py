@@ -13,14 +13,13 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxopt_lm.errors import InputError, require
 from jaxopt_lm.files import read_json, sha256_of
 from jaxopt_lm.studies import slurm_job
-from jaxopt_lm.studies.local import Ended
+from jaxopt_lm.studies.local import Ended, environment
 from jaxopt_lm.studies.store import Store
 
 _COMMANDS = ("sbatch", "squeue", "scancel", "srun")
@@ -218,12 +217,6 @@ class Slurm:
         """Does nothing: what `close` was not called for runs on, and the next coordinator finds it."""
 
 
-@contextlib.contextmanager
-def _outside_jobs() -> Iterator[None]:
+def _outside_jobs() -> contextlib.AbstractContextManager[None]:
     """Within it this process has none of the variables of a job that it may be in, which sbatch takes for options."""
-    names = [name for name in os.environ if name.startswith("SLURM") and name != "SLURM_CONF"]
-    before = {name: os.environ.pop(name) for name in names}
-    try:
-        yield
-    finally:
-        os.environ.update(before)
+    return environment({name: None for name in os.environ if name.startswith("SLURM") and name != "SLURM_CONF"})

@@ -17,6 +17,7 @@ from pathlib import Path
 from jaxopt_lm import allocator
 from jaxopt_lm.errors import InputError, one_line
 from jaxopt_lm.files import write_atomically
+from jaxopt_lm.studies.local import print_into
 
 _SIGNALS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGUSR2")]  # Windows has no second
 
@@ -29,10 +30,7 @@ def begin(workdir: str, unit: str, log: str, cores: int) -> None:
     Signals wait meanwhile: those that are blocked stay so, and pending, in the program that takes this one's place.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    os.close(descriptor)
+    print_into(log)
     _pin(cores)
     os.execve(sys.executable, [sys.executable, "-m", __name__, workdir, unit], os.environ | allocator.variables())
 

@@ -16,8 +16,8 @@ from typing import IO, Any, NamedTuple
 
 from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.dumps import differences, to_dict
-from jaxopt_lm.errors import InputError, require
-from jaxopt_lm.files import lock, read_json, write_atomically
+from jaxopt_lm.errors import require
+from jaxopt_lm.files import locked_folder, read_json, write_atomically
 from jaxopt_lm.studies.study import Run, Study, run_id
 
 VERSION = 1
@@ -68,13 +68,7 @@ class Store:
             base config, or with another arm of the same name.
         """
         path = self.path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            held = lock(path / ".lock", wait=False)
-        except OSError as error:
-            raise InputError(f"workdir={path}: cannot be made: {error.strerror}; give another path") from None
-        if held is None:
-            raise InputError(f"workdir={path}: another process runs this study; wait, or give another")
+        held = locked_folder(str(path), "runs this study; wait, or give another")
         try:
             if (path / "study.json").exists():
                 self._check_same(Store.read(path).study)

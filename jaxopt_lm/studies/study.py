@@ -153,7 +153,7 @@ class Study:
             twice = sorted({name for name in names if names.count(name) > 1})
             require(not twice, f"study: two {what} are called {', '.join(twice)}; name them apart")
         require(bool(self.settings), "study: settings is empty; give an axis values, or leave it out")
-        _sources(self)
+        self.sources()
         arms = {arm.name for arm in self.arms}
         for claim in self.claims:
             unknown = sorted(claim.named_arms() - arms)
@@ -246,17 +246,17 @@ class Study:
             raise InputError(f"{folder}: its study.json is not that of a study: {error}; give another folder") from None
 
     def sources(self) -> dict[str, bytes]:
-        """The sources of a user's own optimizers by file name."""
-        return _sources(self)
+        """The sources of a user's own optimizers by file name.
 
-
-def _sources(study: Study) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for arm in study.arms:
-        for name, content in sources(dataclasses.replace(study.base, optimizer=arm.optimizer)).items():
-            same = found.setdefault(name, content) == content
-            require(same, f"arm {arm.name}: another arm has another source named {name}; rename one")
-    return found
+        Raises:
+          InputError: two of them have the same name.
+        """
+        found: dict[str, bytes] = {}
+        for arm in self.arms:
+            for name, content in sources(dataclasses.replace(self.base, optimizer=arm.optimizer)).items():
+                same = found.setdefault(name, content) == content
+                require(same, f"arm {arm.name}: another arm has another source named {name}; rename one")
+        return found
 
 
 def _claim(dump: Mapping[str, Any]) -> "Claim":

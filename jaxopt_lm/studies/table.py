@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def load(folder: str | os.PathLike) -> pd.DataFrame:
     Raises:
       InputError: the folder holds no study, or a file of it is damaged.
     """
-    return table(Store.read(Path(folder)))
+    store = Store.read(Path(folder))
+    return table(store, progress(store).runs)
 
 
 def save(runs: pd.DataFrame, folder: str | os.PathLike) -> None:
@@ -44,9 +46,9 @@ def save(runs: pd.DataFrame, folder: str | os.PathLike) -> None:
     write_atomically(Path(folder, "table.csv"), runs.to_csv(index=False).encode())
 
 
-def table(store: Store) -> pd.DataFrame:
-    """`load` of a store."""
-    rows = [_row(store, run) for run in progress(store).runs]
+def table(store: Store, runs: Iterable[Run]) -> pd.DataFrame:
+    """`load` of some runs of a store."""
+    rows = [_row(store, run) for run in runs]
     columns = {"seed": "int64", "diverged_step": "int64", "num_params": "int64", "steps": "int64", "tokens": "int64"}
     return pd.DataFrame(rows).astype(columns).sort_values(_KEYS, ignore_index=True)
 

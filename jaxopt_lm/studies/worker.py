@@ -14,10 +14,8 @@ from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Run
 from jaxopt_lm.training.run import run
 
-Ended = Literal["done", "interrupted"]
 
-
-def work(workdir: str, name: str) -> Ended:
+def work(workdir: str, name: str) -> Literal["done", "interrupted"]:
     """Trains a unit to its end, or until a signal comes; begins where it stopped. What has ended is not repeated.
 
     Raises:
