@@ -5,9 +5,9 @@
 load no flax: the functions are imported when first asked for. `model.huggingface` reads and writes checkpoint folders.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
+from jaxopt_lm.lazy import lazily
 from jaxopt_lm.model.config import PRESETS, ModelConfig, preset
 
 if TYPE_CHECKING:
@@ -57,8 +57,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    for module, names in _LAZY.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _LAZY)

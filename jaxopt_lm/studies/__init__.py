@@ -6,8 +6,9 @@
 All are imported when first asked for.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from jaxopt_lm.lazy import lazily
 
 if TYPE_CHECKING:
     from jaxopt_lm.studies.claims import Alike, Better, Claim, LessSensitive, OptimumMoves, SameRanking
@@ -38,8 +39,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    for module, names in _LAZY.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _LAZY)

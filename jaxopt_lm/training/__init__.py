@@ -8,8 +8,9 @@ Without a folder: `Setup.of(config)` opens the tokens and builds the program, `f
 All are imported when first asked for.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from jaxopt_lm.lazy import lazily
 
 if TYPE_CHECKING:
     from jaxopt_lm.training.loop import Divergence, Due, Fitted, Observer, fit
@@ -29,8 +30,4 @@ _LAZY = {
 __all__ = ["Divergence", "Due", "Fitted", "HParams", "Observer", "Program", "Result", "Setup", "fit", "train"]
 
 
-def __getattr__(name: str):
-    for module, names in _LAZY.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _LAZY)
