@@ -17,6 +17,7 @@ Exit code: 0 done; 2 bad input or a full disk; 130 and 143 stopped by SIGINT and
 
 import sys
 
+from jaxopt_lm import allocator
 from jaxopt_lm.errors import InputError, quiet_orbax, report_input_errors
 
 COMMANDS = ("run", "status", "retry", "prune", "units", "work")
@@ -25,6 +26,7 @@ COMMANDS = ("run", "status", "retry", "prune", "units", "work")
 @report_input_errors
 def main() -> int | None:
     """The command line."""
+    allocator.restart()  # for `work` and `--dry_run`, which compute
     words = sys.argv[1:]
     command = words.pop(0) if words and not words[0].startswith("-") else "run"
     if command not in COMMANDS:

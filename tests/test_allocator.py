@@ -173,7 +173,7 @@ def test_the_line_for_notebooks(environment):
     assert (begun, facts["mimalloc"], facts["child"]) == (1, True, True)
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "export"])
+@pytest.mark.parametrize("module", ["train", "evaluate", "export", "sweep"])
 def test_these_commands_start_again_before_jax(module, environment):
     process = start("-X", "importtime", "-m", f"jaxopt_lm.{module}", "--help", env=environment)
     _, errors = process.communicate(timeout=60)
