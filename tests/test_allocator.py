@@ -26,7 +26,9 @@ def loaded(process):
 def main():
     print("begun", flush=True)
     allocator.restart()
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    begun = "print(flush=True); input()"  # its libraries are loaded by then
+    child = subprocess.Popen([sys.executable, "-c", begun], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
     said = {"pid": os.getpid(), "argv": sys.argv[1:], "mimalloc": loaded("self"), "child": loaded(child.pid)}
     said |= {"jax": "jax" in sys.modules, "flags": sys.flags.optimize, "environment": os.environ.get("MINE")}
     said |= {"ignores_sigint": signal.getsignal(signal.SIGINT) == signal.SIG_IGN}
