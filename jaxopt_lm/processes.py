@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from jax._src.clusters import ClusterEnv  # what `jax.distributed.initialize` asks; it has no public name
 from jax.experimental import multihost_utils
 
@@ -127,7 +126,9 @@ def gather(text: str) -> list[str]:
     """What each process gives, by its index; all call it in the same order. A barrier."""
     if jax.process_count() == 1:
         return [text]
-    client, key = ocp.multihost.get_jax_distributed_client(), f"jaxopt_lm/{next(_exchanges)}"
+    from orbax.checkpoint import multihost  # its import takes long, and one process needs none of it
+
+    client, key = multihost.get_jax_distributed_client(), f"jaxopt_lm/{next(_exchanges)}"
     client.key_value_set(f"{key}/{jax.process_index()}", text)
     client.wait_at_barrier(key, timeout_in_ms=_DAY_MS)
     return [client.blocking_key_value_get(f"{key}/{index}", _DAY_MS) for index in range(jax.process_count())]

@@ -176,14 +176,15 @@ def test_the_line_for_notebooks(environment):
 
 
 @pytest.mark.parametrize("module", ["train", "evaluate", "export", "sweep"])
-def test_these_commands_start_again_before_jax(module, environment):
-    process = start("-X", "importtime", "-m", f"jaxopt_lm.{module}", "--help", env=environment)
+def test_these_commands_start_again_before_jax_and_numpy(module, environment, tmp_path):
+    for name in ("jax", "numpy"):
+        (tmp_path / f"{name}.py").write_text("import sys; sys.exit('libmimalloc' in open('/proc/self/maps').read())")
+    process = start("-m", f"jaxopt_lm.{module}", "--help", env=environment)
     _, errors = process.communicate(timeout=60)
-    first, second = errors.split("import time: self [us]")[1:]
-    assert "jax.numpy" in second
-    assert not {"jax", "numpy", "logging"} & {line.rpartition("|")[2].strip() for line in first.splitlines()}
+    assert process.returncode == 1, errors
 
 
+@pytest.mark.full  # as a killed run in forked processes, which do not start again, has those of one that was not
 def test_a_run_has_the_same_numbers(environment, tiny, tmp_path):
     numbers = []
     for name, changed in (("with", {"MIMALLOC_SHOW_STATS": "1"}), ("without", {"JAXOPT_LM_MALLOC": "off"})):

@@ -1,10 +1,13 @@
-"""pytest-xdist runs nothing where two processes collect other tests."""
+"""pytest-xdist runs nothing where two processes collect other tests; at other times they may collect others yet."""
 
 import os
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.full
 def test_another_process_collects_the_same_tests(request, full):
     """The files of this session, later, with another order of sets: the same ids in the same order."""
     here = [item.nodeid for item in request.session.items]

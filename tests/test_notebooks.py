@@ -46,14 +46,14 @@ def test_committed_with_outputs_only_where_they_take_long(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.usefixtures("python3")
 def test_runs(path, tmp_path, full, tiny, tokens_dir):
-    """A fifth of the training steps without --full, and a study of seconds."""
+    """Fewer training steps without --full, and a study of seconds."""
     notebook, work = nbformat.read(path, as_version=4), tmp_path / "work"
     work.mkdir()
     if path.stem == OF_A_STUDY:
         train_study(work / "runs" / "compare", tokens_dir, tiny)
     elif not full:
         (first, *_) = code_cells(notebook)
-        first.source, found = re.subn(r"(STEPS = .*), 300\b", r"\1, 60", first.source)
+        first.source, found = re.subn(r"(STEPS = .*), 300\b", r"\1, 40", first.source)
         assert found == 1
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
     NotebookClient(notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(work)}}).execute()

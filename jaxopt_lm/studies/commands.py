@@ -1,4 +1,4 @@
-"""The commands of `python -m jaxopt_lm.sweep`."""
+"""The commands of `python -m jaxopt_lm.sweep`. What trains, measures and draws is imported where it is used."""
 
 import collections
 import dataclasses
@@ -20,8 +20,6 @@ from jaxopt_lm.config_io import WithConfig, config_flag, load_as, overridden, pa
 from jaxopt_lm.data.tokens import TokenStore
 from jaxopt_lm.errors import require
 from jaxopt_lm.processes import StopSignals
-from jaxopt_lm.studies import estimate, page
-from jaxopt_lm.studies.conclude import collect
 from jaxopt_lm.studies.coordinate import Progress, coordinate, progress
 from jaxopt_lm.studies.display import StudyDisplay, named
 from jaxopt_lm.studies.local import Local, slots_of_this_machine
@@ -30,8 +28,6 @@ from jaxopt_lm.studies.slurm import Slurm, SlurmConfig, require_commands
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Rules, Run, Study
 from jaxopt_lm.studies.table import table
-from jaxopt_lm.studies.verdicts import noise
-from jaxopt_lm.studies.worker import work as train_unit
 from jaxopt_lm.training.tokens import ensure_tokens
 
 
@@ -95,6 +91,8 @@ def run(words: Sequence[str], description: str) -> int:
     study = dataclasses.replace(study, base=asked.config, rules=asked.study)
     slots = slots_of_this_machine(asked.workers)
     if asked.dry_run:
+        from jaxopt_lm.studies import estimate
+
         if asked.engine == "local" and slots[0] is not None:
             os.sched_setaffinity(0, slots[0])  # as the processes that would train, before JAX counts its cores
         print(estimate.text(study, asked.slurm.jobs if asked.engine == "slurm" else len(slots), as_json=asked.json))
@@ -136,7 +134,9 @@ def _trained(store: Store, begun_engine: Callable[[], Local | Slurm], cores: int
     if status == "interrupted":
         print("stopped; the same command goes on from there")
         return 128 + (stop.received or 0)
-    report = collect(store.path)
+    from jaxopt_lm.studies import conclude, page
+
+    report = conclude.collect(store.path)
     for sentence in report.verdicts["sentence"]:
         print(f"{sentence}.")
     print(f"done in {time.monotonic() - begun:.0f} s; {_counts(report.table)}; see {page.write(report, store.path)}")
@@ -153,6 +153,8 @@ class _Noise:
         study, rules = self._store.study, self._store.study.rules
         if self._said or rules.noise_seeds < 2 or not all(run in at.losses for run in noise_runs(study)):
             return
+        from jaxopt_lm.studies.verdicts import noise
+
         self._said, arm = True, study.baseline
         rate, seeds = arm.optimizer.learning_rate, rules.seeds
         for found in noise(table(self._store, at.losses), arm.name, rate, seeds, rules.level):
@@ -228,4 +230,6 @@ def units(words: Sequence[str], description: str) -> None:
 def work(words: Sequence[str], description: str) -> int:
     """Trains one unit in this process."""
     asked = parse_command_line(WorkConfig, description, words)
-    return {"done": 0, "interrupted": 143}[train_unit(asked.workdir, asked.unit)]
+    from jaxopt_lm.studies import worker
+
+    return {"done": 0, "interrupted": 143}[worker.work(asked.workdir, asked.unit)]

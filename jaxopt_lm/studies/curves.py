@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from opda.nonparametric import EmpiricalDistribution
 
 from jaxopt_lm.errors import require
 from jaxopt_lm.studies.statistics import Interval, t_interval
@@ -255,6 +254,8 @@ def best_after(losses: ArrayLike, n: ArrayLike, level: float = 0.95) -> BestAfte
 
     References: Dodge et al., "Show Your Work", 2019; Lourie et al., "Show Your Work with Confidence", 2023.
     """
+    from opda.nonparametric import EmpiricalDistribution  # its import takes longer than all of a study's commands
+
     values, n = np.asarray(losses, float), np.atleast_1d(np.asarray(n))
     finite = np.isfinite(values)
     require(bool(finite.any()), "best_after: no trial has a finite loss; give one at least")

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
-from statsmodels.stats.power import ttest_power
-from statsmodels.stats.proportion import proportion_confint
 
 from jaxopt_lm.errors import require
 
@@ -268,11 +266,15 @@ def share(k: int, n: int, level: float = 0.95) -> Share:
     require(0 <= k <= n, f"{k} of {n}: must be from 0 to {n}")
     if n == 0:
         return Share(math.nan, math.nan, math.nan)
+    from statsmodels.stats.proportion import proportion_confint  # takes long
+
     low, high = cast(tuple[float, float], proportion_confint(k, n, alpha=1 - level, method="wilson"))
     return Share(k / n, float(low), float(high))
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
+    from statsmodels.stats.power import ttest_power  # takes long
+
     right, wrong = (ttest_power(effect, n, alpha / 2, alternative=side) for side in ("larger", "smaller"))
     return float(right + np.nan_to_num(wrong))  # SciPy's noncentral t is NaN far out in the tail of the wrong sign
 

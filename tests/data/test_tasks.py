@@ -188,6 +188,7 @@ def test_c4_in_its_published_layout(c4_tokens, vocabulary):
     assert not (c4_tokens / ".parts").exists()
 
 
+@FULL
 def test_fewer_shards_of_c4(c4_flags, c4_tokens, tmp_path):
     run_prepare(*c4_flags, "--max_train_files=2", f"--tokens_dir={tmp_path / 'tokens'}", check=True)
     whole, few = files_of(c4_tokens), files_of(tmp_path / "tokens")
@@ -196,11 +197,11 @@ def test_fewer_shards_of_c4(c4_flags, c4_tokens, tmp_path):
 
 
 def test_killed_and_shared_preparations_give_the_same_bytes(c4_flags, c4_tokens, tmp_path, full, capsys):
-    """kill -9 ten times (three without --full), each after some shards; then three processes at once, one killed."""
+    """kill -9 ten times (twice without --full), each after some shards; then three processes at once, one killed."""
     folder, rng, kept = tmp_path / "killed", random.Random(0), []
     command = [*PREPARE, *c4_flags]
-    for kill in range(10 if full else 3):
-        goal = min(kill * C4_SHARDS // (10 if full else 3), C4_SHARDS - 2)
+    for kill in range(kills := 10 if full else 2):
+        goal = min(kill * C4_SHARDS // kills, C4_SHARDS - 2)
         kept.append(kill_when(command, folder, goal, rng.random() * 0.3))
     before = {path: path.stat().st_mtime_ns for path in (folder / ".parts").glob("*.json")}
     assert 4 <= len(before) < 3 + 2 * C4_SHARDS
@@ -351,7 +352,8 @@ def test_what_reading_raises_comes_through_the_training_of_a_vocabulary():
         train_vocabulary(texts(), 400)
 
 
-@pytest.mark.parametrize("damage", [pytest.param(b"", marks=FULL), pytest.param(b"[1]", marks=FULL), None])
+@FULL
+@pytest.mark.parametrize("damage", [b"", b"[1]", None])
 def test_damaged_marks_of_finished_shards_count_as_none(c4_flags, c4_tokens, tmp_path, damage):
     command = [*PREPARE, *c4_flags]
     folder = tmp_path / "tokens"
@@ -362,7 +364,8 @@ def test_damaged_marks_of_finished_shards_count_as_none(c4_flags, c4_tokens, tmp
     assert files_of(folder) == files_of(c4_tokens)
 
 
-@pytest.mark.parametrize("kib", [pytest.param(1, marks=FULL), 10, pytest.param(100, marks=FULL)])
+@FULL
+@pytest.mark.parametrize("kib", [1, 10, 100])
 def test_a_full_disk_is_one_line_and_costs_what_is_not_finished(c4_flags, c4_tokens, tmp_path, kib):
     """In the vocabulary, in the first shard, in the marks of a finished one."""
     command = [*PREPARE, *c4_flags, f"--tokens_dir={tmp_path / 'tokens'}"]

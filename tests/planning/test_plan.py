@@ -152,7 +152,7 @@ def test_bytes_are_those_of_shapes_and_shardings(large):
 
 
 def test_a_plan_says_what_does_not_fit():
-    done = plan(f"--config={ROOT}/configs/c4.py:size=1.2b", "--devices=1", "--chip=v5e", "--config.model.num_layers=2")
+    done = plan(f"--config={ROOT}/configs/c4.py:size=1.2b", "--devices=1", "--chip=v5e", "--config.model.num_layers=1")
     assert done.returncode == 0, done.stderr
     assert "v5e, 16.000 GiB: DOES NOT FIT; needs " in done.stdout
     assert "a step takes at least" in done.stdout

@@ -234,6 +234,7 @@ def test_a_job_has_the_cores_it_asked_for(may_use, counted, cores, pinned, prete
     assert given == ([] if pinned is None else [pinned])
 
 
+@pytest.mark.full
 def test_signals_to_a_job(pretended, tiny, monkeypatch):
     """SIGTERM, more than once, saves and leaves; USR2 saves and puts the job into the queue again."""
     monkeypatch.setenv("SLURM_JOB_ID", "5")

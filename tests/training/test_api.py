@@ -107,6 +107,7 @@ def test_a_run_from_a_hugging_face_folder(short, tmp_path):
         training.train(wrong)
 
 
+@pytest.mark.full
 def test_wandb_keeps_a_run_offline_and_goes_on_with_it(short, tmp_path):
     short = dataclasses.replace(short, logging=LoggingConfig(every_steps=1, tensorboard=False, wandb_project="trial"))
     environment = os.environ | {"WANDB_MODE": "offline"}

@@ -46,6 +46,7 @@ def test_five_steps_on_a_mesh_equal_those_on_one_device(optimizers, mesh):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@FULL
 @table("adalayer_star")
 def test_float32_losses_agree_and_parameters_where_no_sign_decides(optimizers, full):
     assert set(TO_ROUNDING) <= set(OPTIMIZERS)
@@ -53,6 +54,7 @@ def test_float32_losses_agree_and_parameters_where_no_sign_decides(optimizers, f
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@FULL
 def test_a_mean_over_the_local_shard_is_noticed():
     done = compare("local_means", ["adalayer"], "--meshes", "2,2,2")
     assert done.returncode == 1
@@ -66,6 +68,7 @@ def test_microbatches_equal_the_whole_batch(optimizers):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@FULL
 @table("adafactor")
 def test_a_state_saved_on_one_mesh_is_restored_on_another(optimizers):
     done = compare("restore", optimizers, "--meshes", "2,2,2")

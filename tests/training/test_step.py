@@ -102,7 +102,7 @@ def test_sophia_estimates_in_a_conditional_of_a_population_too(name):
     assert "stablehlo.case" not in program(jax.tree.map(lambda _: 0, shapes))
 
 
-@pytest.mark.parametrize("name", ["sophia", "sophia_h"])
+@pytest.mark.parametrize("name", ["sophia", pytest.param("sophia_h", marks=pytest.mark.full)])
 def test_estimates_are_those_of_the_whole_batch(name, x64):
     """With microbatches the estimator sums over parts: every row's labels, and Sophia-H's one z, are drawn alike."""
     hparams = HPARAMS._replace(optimizer=OPTIMIZERS[name](learning_rate=1e-3, interval=1, b2=0.0))
