@@ -1,5 +1,6 @@
 """The folder of a run: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and at the end `result.json`.
 
+`machines.json` lists what it was trained on, the first first, each `after_step` the step from which on it was there.
 The source of an optimizer that is the user's own stands beside `config.json`; reading the config executes it.
 """
 
@@ -15,7 +16,7 @@ from jaxopt_lm.config import DistributedConfig, TrainConfig
 from jaxopt_lm.dumps import differences, sources, to_json
 from jaxopt_lm.errors import require
 from jaxopt_lm.files import locked_folder, write_atomically
-from jaxopt_lm.runs.read import read_config, saved_steps
+from jaxopt_lm.runs.read import read_config, read_machines, saved_steps
 
 _LENGTHS = ("num_train_steps", "schedule.warmup_", "schedule.decay_")
 """Fields that may differ where every step so far would have had the same rate."""
@@ -98,6 +99,17 @@ class RunFolder:
             write_atomically(self.path / name, content)
         write_atomically(self.path / "config.json", to_json(config).encode())
         (self.path / "result.json").unlink(missing_ok=True)
+
+    def trained_on(self, machine: dict[str, Any], step: int) -> None:
+        """Adds what the steps after `step` are trained on to `machines.json`, and removes what trained them before.
+
+        Raises:
+          InputError: the file is damaged.
+        """
+        kept = [each for each in read_machines(self.path) if each["after_step"] < step]
+        if not kept or kept[-1] != {"after_step": kept[-1]["after_step"]} | machine:
+            kept.append({"after_step": step} | machine)
+        write_atomically(self.path / "machines.json", (json.dumps(kept, indent=2) + "\n").encode())
 
     def __enter__(self) -> "RunFolder":
         return self

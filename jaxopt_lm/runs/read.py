@@ -31,6 +31,19 @@ def read_config(folder: str | os.PathLike) -> TrainConfig:
     return from_dict(TrainConfig, read_json(path, "give another folder"), folder)
 
 
+def read_machines(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """What a run was trained on, as `machines.json` lists it; none of a run from before it was recorded.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    path, mend = Path(folder, "machines.json"), "remove it"
+    found = read_json(path, mend) if path.exists() else []
+    listed = isinstance(found, list) and all(isinstance(x, dict) and type(x.get("after_step")) is int for x in found)
+    require(listed, f"{path}: is not a list of machines; {mend}")
+    return found
+
+
 def read_metrics(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
     """The lines of `metrics.jsonl`, oldest first; a last line cut off by a kill is left out.
 

@@ -1,6 +1,5 @@
 """What a process does with a unit of a study: train its run, in its folder, on its cores."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from rich.console import Console
 from jaxopt_lm import compilation_cache
 from jaxopt_lm.errors import require
 from jaxopt_lm.files import lock
+from jaxopt_lm.runs.machine import available_cores
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Run
 from jaxopt_lm.training.run import run
@@ -32,11 +32,6 @@ def work(workdir: str, name: str) -> Literal["done", "interrupted"]:
         if store.result(each) is None and _train(store, each) == "interrupted":
             return "interrupted"
     return "done"
-
-
-def available_cores() -> int | None:
-    """How many cores this process may use; None where the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def _train(store: Store, each: Run) -> str:

@@ -23,6 +23,7 @@ from jaxopt_lm.processes import StopSignals, StopTogether
 from jaxopt_lm.runs.checkpoints import Checkpoints
 from jaxopt_lm.runs.display import Display
 from jaxopt_lm.runs.folder import RunFolder
+from jaxopt_lm.runs.machine import machine
 from jaxopt_lm.runs.metrics import MetricWriter, NoWriter
 from jaxopt_lm.runs.read import Series, read_history, read_metrics, saved_steps
 from jaxopt_lm.training import sharding
@@ -135,6 +136,8 @@ def _trained(ready: Setup, folder: RunFolder | None, console: Console, say: Say,
         with processes.together():
             if folder:
                 folder.begin(config)
+                if first < config.num_train_steps:
+                    folder.trained_on(machine(ready.program.mesh), first)
             writer = MetricWriter(path, first, config) if folder else NoWriter()
         # Until the last save is on disk, which leaving `checkpoints` waits for.
         stack.enter_context(stop.listening("stopping after this step or batch of an evaluation, with the state saved"))

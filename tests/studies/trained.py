@@ -5,11 +5,12 @@ from pathlib import Path
 
 from jaxopt_lm.config import EvalConfig, TrainConfig
 from jaxopt_lm.optimizers import AdamWConfig, LionConfig
+from jaxopt_lm.runs.machine import available_cores
 from jaxopt_lm.studies import Arm, Rules, Study
 from jaxopt_lm.studies.coordinate import coordinate
 from jaxopt_lm.studies.local import Ended
 from jaxopt_lm.studies.store import Store
-from jaxopt_lm.studies.worker import available_cores, work
+from jaxopt_lm.studies.worker import work
 
 
 class ThisProcess:

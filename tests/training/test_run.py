@@ -28,9 +28,11 @@ from jaxopt_lm.optimizers.schedules import (
     WarmupStableDecayConfig,
 )
 from jaxopt_lm.runs.folder import RunFolder
-from jaxopt_lm.runs.read import read_metrics
+from jaxopt_lm.runs.machine import machine
+from jaxopt_lm.runs.read import read_machines, read_metrics
 from jaxopt_lm.training.loop import Throughput
 from jaxopt_lm.training.run import train
+from jaxopt_lm.training.sharding import make_mesh
 from tests.conftest import timeless, write_tokens
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -73,6 +75,7 @@ def test_a_run_and_what_it_leaves(tiny):
     assert "step 20/60" in output
     assert checkpoints(tiny) == [50, 60]
     assert any(Path(tiny.workdir, "tensorboard").iterdir())
+    assert read_machines(tiny.workdir) == [{"after_step": 0} | machine(make_mesh(tiny.mesh))]
 
 
 def test_a_finished_run_is_left_alone(short):

@@ -121,6 +121,9 @@ ROWS: Rows = {
             "training/test_run.py -k a_run_and_what_it_leaves",
         ),
     ],
+    "runs/folder.py::RunFolder.trained_on": [
+        (put("< step", "<= step"), "machines: of steps that were lost", "runs/test_machine.py -k goes_on"),
+    ],
     "training/evaluation.py::deciles.middles": [
         (
             drop("- counts[order] / 2"),
