@@ -259,6 +259,8 @@ def _label_below(axes: list[Axes], label: str, figure: Figure) -> None:
 def tuning(points: pd.DataFrame, looks: dict[str, Style], *, width: float = WIDE) -> Drawing:
     """The best loss to expect after n trials of the tuning seed, in a random order; a panel a setting.
 
+    A band is that of the median, as far as the trials bound it.
+
     Args:
       points: of `points.tuning_points`.
       looks: of the arms.
@@ -270,6 +272,9 @@ def tuning(points: pd.DataFrame, looks: dict[str, Style], *, width: float = WIDE
         mine = only(points, setting=setting)
         for arm, line in groups(mine, "arm"):
             one.plot(line.trials, line.loss, label=arm, **(looks[arm].point | looks[arm].stroke))
+            band = line.dropna(subset="low")
+            if len(band):
+                one.fill_between(band.trials, band.low, band.high, color=looks[arm].color, alpha=0.2, linewidth=0)
         one.set(title=plain(setting), xlabel="trials", ylabel=LOSS)
         one.xaxis.get_major_locator().set_params(integer=True)
     legend(figure, looks, points.arm)

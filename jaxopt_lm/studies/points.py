@@ -44,17 +44,17 @@ def curve_points(table: pd.DataFrame, choices: pd.DataFrame, history: Histories)
         found += _means(setting, arm, list(rows(only(runs, status="completed"))), history)
         for run in rows(only(runs, status="diverged")):
             curve = sorted(_eval_loss(history, run.id).items())
-            found += [(setting, arm, run.seed, step, step * _pace(run), x, x, x, 1) for step, x in curve]
+            found += [(setting, arm, run.seed, step, step * pace(run), x, x, x, 1) for step, x in curve]
     return frames.table(found, "setting arm diverged_seed step seconds loss low high seeds")
 
 
 def _means(setting, arm, runs, history):
     curves = [_eval_loss(history, run.id) for run in runs]
     curves = [curve for curve in curves if curve]
-    pace = float(np.mean([_pace(run) for run in runs])) if runs else math.nan
+    mean_pace = float(np.mean([pace(run) for run in runs])) if runs else math.nan
     for step in sorted(set.intersection(*map(set, curves))) if curves else []:
         losses = [curve[step] for curve in curves]
-        yield setting, arm, 0, step, step * pace, float(np.mean(losses)), min(losses), max(losses), len(losses)
+        yield setting, arm, 0, step, step * mean_pace, float(np.mean(losses)), min(losses), max(losses), len(losses)
 
 
 def _eval_loss(history: Histories, name: str) -> dict[int, float]:
@@ -62,7 +62,8 @@ def _eval_loss(history: Histories, name: str) -> dict[int, float]:
     return {} if series is None else dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
 
 
-def _pace(run) -> float:
+def pace(run) -> float:
+    """Seconds of training a step of a row of the table; NaN where unknown."""
     return run.seconds / run.steps if run.steps else math.nan
 
 
@@ -70,16 +71,20 @@ def tuning_points(table: pd.DataFrame) -> pd.DataFrame:
     """The least loss to expect of n of an arm's trials on the tuning seed, by `curves.best_after`.
 
     Returns:
-      Columns setting, arm, trials, loss; arms of one trial, or none that completed, are left out.
+      Columns setting, arm, trials, loss, and low and high of the median's band, NaN where the trials do not bound it,
+      and where they bound it at fewer than two numbers of trials; arms of one trial, or none that completed, are left
+      out.
     """
     found = []
     for (setting, arm), runs in groups(only(table, seed=TUNING_SEED, status=ENDED), "setting", "arm"):
         if len(runs) > 1 and runs.loss.notna().any():
             trials = np.arange(1, len(runs) + 1)
-            found += [
-                (setting, arm, n, loss) for n, loss in zip(trials, best_after(runs.loss, trials).mean, strict=True)
-            ]
-    return frames.table(found, "setting arm trials loss")
+            best = best_after(runs.loss, trials)
+            bounded = np.isfinite(best.low) & np.isfinite(best.high)
+            bounded &= bounded.sum() > 1
+            band = (np.where(bounded, end, math.nan) for end in (best.low, best.high))
+            found += [(setting, arm, *values) for values in zip(trials, best.mean, *band, strict=True)]
+    return frames.table(found, "setting arm trials loss low high")
 
 
 def fit_points(table: pd.DataFrame) -> pd.DataFrame:

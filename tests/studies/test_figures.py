@@ -9,6 +9,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 
 from jaxopt_lm.studies import figures, inner_figures, points
+from jaxopt_lm.studies.curves import best_after
 from jaxopt_lm.studies.drawing import COLUMN, INK, PAPER, WIDE, styles, top_of
 from jaxopt_lm.studies.frames import only
 from tests.studies import made_up
@@ -226,7 +227,25 @@ def test_tuning_ends_at_the_best_loss():
         assert list(mine.trials) == [1, 2, 3, 4, 5]
         assert mine.loss.iloc[-1] == pytest.approx(runs.loss.min())
         assert mine.loss.iloc[0] == pytest.approx(runs.loss.fillna(runs.loss.max()).mean())
-    assert [len(lines(figures.tuning(found, LOOKS).figure.axes[0], arm)) for arm in LOOKS] == [1] * 4
+    axes = figures.tuning(found, LOOKS).figure.axes[0]
+    assert [len(lines(axes, arm)) for arm in LOOKS] == [1] * 4
+    assert not axes.collections  # five trials do not bound the best of two
+    assert found.low.isna().all()
+
+
+def test_tuning_has_a_band_as_far_as_the_trials_bound_it():
+    trials = [made_up.row("", "muon", 0, 0.001 * 1.1**i, size=100_000) for i in range(24)]
+    found = points.tuning_points(pd.DataFrame(trials))
+    best = best_after([trial["loss"] for trial in trials], range(1, 25))
+    bounded = np.isfinite(best.low) & np.isfinite(best.high)
+    assert 1 < bounded.sum() < 24
+    for end in ("low", "high"):
+        np.testing.assert_array_equal(found[end], np.where(bounded, getattr(best, end), np.nan))
+    (band,) = figures.tuning(found, LOOKS).figure.axes[0].collections
+    corners = band.get_paths()[0].vertices
+    assert corners[:, 0].max() == bounded.sum()
+    assert (corners[:, 1].min(), corners[:, 1].max()) == (best.low[bounded].min(), best.high[bounded].max())
+    assert to_hex(band.get_facecolor()[0]) == to_hex(LOOKS["muon"].color)
 
 
 def test_sizes_need_settings_of_different_sizes():
