@@ -1,7 +1,7 @@
 """From the folder of a study to what its page says."""
 
-import importlib.metadata
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,18 @@ from typing import Any
 import pandas as pd
 
 from jaxopt_lm.dumps import to_dict
-from jaxopt_lm.runs.read import read_history
-from jaxopt_lm.studies.choice import Choice
+from jaxopt_lm.runs.machine import versions
+from jaxopt_lm.runs.read import read_history, read_machines
+from jaxopt_lm.studies import hardware
 from jaxopt_lm.studies.claims import Judgement
 from jaxopt_lm.studies.coordinate import progress
 from jaxopt_lm.studies.findings import Report
+from jaxopt_lm.studies.frames import ENDED, only
 from jaxopt_lm.studies.search import choices
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Study
 from jaxopt_lm.studies.table import table
+from jaxopt_lm.studies.tuned import tuned
 from jaxopt_lm.studies.verdicts import Verdict, verdicts
 
 _OF_VERDICTS = ("setting", "arm", "kind", "difference", "low", "high", "p", "n", "seeds_needed", "sentence")
@@ -38,6 +41,8 @@ def collect(folder: str | os.PathLike) -> Report:
     study, at = store.study, progress(store)
     runs = table(store, at.runs)
     chosen, baseline = choices(study, at.losses), study.baseline.name
+    kinds = Counter(hardware.kind(read_machines(path / "runs" / name)) for name in only(runs, status=ENDED).id)
+    config = {"Config": dict(_flat(to_dict(study.base)))}
     judged = [claim.judge(runs, chosen, baseline) for claim in study.claims]
     return Report(
         name=path.resolve().name,
@@ -45,11 +50,12 @@ def collect(folder: str | os.PathLike) -> Report:
         baseline=baseline,
         arms=[arm.name for arm in study.arms],
         table=runs,
-        choices=pd.DataFrame(chosen, columns=list(Choice._fields)),  # pyright: ignore[reportArgumentType]
+        choices=tuned(study, at.losses, chosen),
         verdicts=_table(verdicts(runs, chosen, baseline, study.rules.level)),
         claims=pd.DataFrame(judged, columns=list(Judgement._fields)),  # pyright: ignore[reportArgumentType]
         history=lambda name: read_history(path / "runs" / name),
-        facts={"Config": dict(_flat(to_dict(study.base))), "Drawn with": _versions()},
+        facts=hardware.facts(kinds) | config | {"Drawn with": versions(*_PACKAGES)},
+        one_machine=len(kinds) < 2,
         running=bool(at.open),
         level=study.rules.level,
     )
@@ -74,7 +80,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield from _flat(value, f"{prefix}{name}.")
         elif value is not None:
             yield f"{prefix}{name}", str(value)
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}

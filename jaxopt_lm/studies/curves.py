@@ -20,6 +20,8 @@ FITTED = 5
 """Rates, the nearest to the best, through which the parabola of `fit_rates` is laid."""
 NEEDED = 4
 """Finite losses below which there is no fit."""
+WINDOW = 50
+"""Logged losses before a point, by which `spikes` judges it."""
 
 
 class RateFit(NamedTuple):
@@ -271,7 +273,7 @@ def best_after(losses: ArrayLike, n: ArrayLike, level: float = 0.95) -> BestAfte
     return BestAfter(np.asarray(middle.u_tuning_curve(n, minimize=True)), *(np.asarray(curve) for curve in curves))
 
 
-def spikes(losses: ArrayLike, window: int = 50, threshold: float = 7.0) -> int:
+def spikes(losses: ArrayLike, window: int = WINDOW, threshold: float = 7.0) -> int:
     """The number of loss spikes of a training curve.
 
     A point is in a spike where it is more than `threshold` deviations above the median of the `window` points before

@@ -18,14 +18,15 @@ class Report:
       baseline: the arm that others are compared with.
       arms: all, in the order in which they are named.
       table: one row a run, as `jaxopt_lm.studies.load` gives it.
-      choices: columns setting, arm, learning_rate, changed, loss, inside, trials; one row an arm and setting.
+      choices: columns setting, arm, learning_rate, changed, loss, inside, trials, and what `tuned` adds; one row an arm
+        and setting.
       verdicts: columns setting, arm, kind, difference, low, high, p, n, seeds_needed and sentence of `Verdict`.
       claims: one row a claim that the study judges; whatever columns it has.
       history: a run's metrics by its id.
       facts: headings, each with names and values: the config, versions, the hardware.
+      one_machine: whether all runs were trained on the same hardware and versions; else their seconds do not compare.
       running: whether runs are still wanted.
       level: of the intervals.
-      units_done, units: how many there are of what processes train; 0: not said.
     """
 
     name: str
@@ -38,7 +39,6 @@ class Report:
     claims: pd.DataFrame
     history: Histories
     facts: Mapping[str, Mapping[str, str]]
+    one_machine: bool = True
     running: bool = False
     level: float = 0.95
-    units_done: int = 0
-    units: int = 0

@@ -68,6 +68,11 @@ def inline_svg(svg: str, name: str, label: str) -> str:
     return re.sub(r"\n\s*", "\n", head + body[body.index(">") + 1 :]).strip()
 
 
+_RATES = ("learning_rate", "default_rate", "neighbours", "flops")
+"""Columns whose numbers are of very different sizes."""
+_LONG = 40  # letters
+
+
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """The same table with its values as a reader wants them, all text: NaN and None are empty."""
     return pd.DataFrame({str(name): [_text(str(name), value) for value in frame[name]] for name in frame})
@@ -79,7 +84,7 @@ def _text(column: str, value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float):
-        return rate_text(value) if column in ("learning_rate", "flops") else _decimal(value)
+        return rate_text(value) if column in _RATES else _decimal(value)
     if isinstance(value, tuple | list):
         return ", ".join(_text(column, one) for one in value)
     return str(value)
@@ -90,13 +95,13 @@ def _decimal(value: float) -> str:
 
 
 def html_table(frame: pd.DataFrame) -> str:
-    """A `<table>` in a box that scrolls sideways; numbers are aligned to the right."""
+    """A `<table>` in a box that scrolls sideways; numbers are aligned to the right, long texts are broken."""
     shown = readable(frame)
     right = [frame[name].dtype.kind in "if" for name in frame]
-    head = "".join(f"<th{_align(r)}>{html.escape(_heading(name))}</th>" for name, r in zip(shown, right, strict=True))
+    head = "".join(f"<th{_class(r)}>{html.escape(_heading(name))}</th>" for name, r in zip(shown, right, strict=True))
     lines = (
         "<tr>"
-        + "".join(f"<td{_align(r)}>{html.escape(text)}</td>" for text, r in zip(row, right, strict=True))
+        + "".join(f"<td{_class(r, text)}>{html.escape(text)}</td>" for text, r in zip(row, right, strict=True))
         + "</tr>"
         for row in rows(shown)
     )
@@ -107,8 +112,8 @@ def html_table(frame: pd.DataFrame) -> str:
     )
 
 
-def _align(right: bool) -> str:
-    return ' class="right"' if right else ""
+def _class(right: bool, text: str = "") -> str:
+    return ' class="right"' if right else ' class="long"' if len(text) > _LONG else ""
 
 
 def _heading(name: Any) -> str:

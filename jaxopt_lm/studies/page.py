@@ -10,6 +10,7 @@ tables/NAME.csv .md .tex
 import dataclasses
 import functools
 import html
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ import pandas as pd
 from jaxopt_lm.errors import writing
 from jaxopt_lm.files import write_atomically
 from jaxopt_lm.studies import figures, inner_figures, points
+from jaxopt_lm.studies.arms import speed_ups, stability
+from jaxopt_lm.studies.curves import WINDOW
 from jaxopt_lm.studies.drawing import COLUMN, WIDE, Drawing, styles
 from jaxopt_lm.studies.findings import Report
 from jaxopt_lm.studies.frames import ENDED, only
@@ -81,7 +84,7 @@ def _by_answer(sections: list[_Section]) -> tuple[_Section | None, list[_Section
 
 
 _ORDER = (
-    *("rates", "verdicts", "choices", "curves", "claims", "sizes", "tuning", "heat_maps"),
+    *("rates", "verdicts", "choices", "curves", "speed_ups", "stability", "claims", "sizes", "tuning", "heat_maps"),
     *("gradient_norms", "effective_rates", "not_completed", "runs", "facts"),
 )
 
@@ -126,9 +129,10 @@ def _figures(report: Report) -> Iterator[_Shown]:
     yield from shown(
         "rates", ended, figures.rates, _RATES, choices, points.fit_points(table), wide=WIDE if len(judged) else _HALF
     )
-    yield from shown("curves", points.curve_points(table, choices, report.history), figures.curves, _CURVES)
+    yield from shown("curves", points.curve_points(_timed(report), choices, report.history), figures.curves, _CURVES)
     yield from shown("sizes", points.size_points(table, choices), figures.sizes, _SIZES)
-    yield from shown("tuning", points.tuning_points(table), figures.tuning, _TUNING)
+    cost = points.tuning_points(table)
+    yield from shown("tuning", cost, figures.tuning, _TUNING + (_BAND if cost.low.notna().any() else ""))
     yield from shown("heat_maps", points.grid_points(table), inner_figures.heat_maps, _HEAT)
     for name, find, draw, caption in (
         ("gradient_norms", points.gradient_points, inner_figures.gradient_norms, _GRADIENTS),
@@ -156,6 +160,7 @@ _TUNING = (
     "Cost of tuning. Best loss to expect after n of the rates and numbers tried, in a random order. A run that diverged"
     " counts as the worst that completed."
 )
+_BAND = " Band: 95%, of the median, as far as the trials bound it."
 _HEAT = "Loss over two numbers. Tuning seed. Cross: the run diverged. Blank: not tried."
 _GRADIENTS = "Gradients by layer. One seed at the chosen rate; layer 0 is nearest to the input."
 _EFFECTIVE = (
@@ -165,12 +170,15 @@ _EFFECTIVE = (
 
 
 def _table_sections(report: Report, folder: Path) -> Iterator[_Section]:
-    table = report.table
+    table, choices = report.table, report.choices
     not_completed = only(table, status=("diverged", "failed"))
     columns = ["setting", "arm", "learning_rate", "changed", "seed", "status", "diverged_step", "diverged_metric", "id"]
-    for name, title, frame in (
+    faster = speed_ups(_timed(report), choices, report.baseline, report.history, report.level)
+    for name, caption, frame in (
         ("verdicts", "Verdicts", report.verdicts.drop(columns="sentence")),
-        ("choices", "Chosen rates", report.choices),
+        ("choices", _CHOICES, choices),
+        ("speed_ups", _speed_ups(report), faster),
+        ("stability", _STABILITY, stability(table, choices, report.history)),
         ("claims", "Claims", report.claims),
         ("not_completed", "Runs that diverged or failed", not_completed.filter(columns)),
         ("runs", "All runs", table),
@@ -183,9 +191,36 @@ def _table_sections(report: Report, folder: Path) -> Iterator[_Section]:
             body = html_table(shown)
             if name in ("runs", "not_completed"):
                 body = f"<details><summary>{len(frame)} runs</summary>\n{body}\n</details>"
-            yield _Section(name, title, body)
+            title, _, told = caption.partition(". ")
+            yield _Section(name, title, body + (f'\n<p class="note">{html.escape(told)}</p>' if told else ""))
     if report.facts:
         yield _Section("facts", "Set-up", "\n".join(_fact(*fact) for fact in report.facts.items()))
+
+
+_CHOICES = (
+    "Chosen rates. Losses and trials: the tuning seed. Inside: a finished run on both sides. Infeasible: the share of "
+    "the trials that diverged or failed. Locally optimal: worse with any one number at its next value below or above, "
+    "in the mean of the fresh seeds, or on the tuning seed where there are none; else what is missing."
+)
+_STABILITY = (
+    "Stability. At the chosen rates, on fresh seeds, or the tuning seed where there are none yet. Diverged: the share "
+    f"of the runs. Judged: the runs with more than {WINDOW} logged training losses, in which loss spikes can be told. "
+    "Spikes: the mean number in these."
+)
+
+
+def _speed_ups(report: Report) -> str:
+    seconds = "" if report.one_machine else " No seconds: runs were trained on several kinds of hardware or versions."
+    return (
+        f"Speed-up. How many times faster an optimizer gets to the last loss of {report.baseline}, in steps and in "
+        f"seconds of training: the geometric mean over fresh seeds, with its {report.level:.0%} interval. A bound from "
+        f"below: with a schedule that ends there it may be faster still. None where a seed never gets there.{seconds}"
+    )
+
+
+def _timed(report: Report) -> pd.DataFrame:
+    """The table of runs; without seconds where runs on different hardware had them."""
+    return report.table if report.one_machine else report.table.assign(seconds=math.nan)
 
 
 def _without_empty(frame: pd.DataFrame) -> pd.DataFrame:

@@ -76,8 +76,6 @@ def status(report: Report) -> str:
     parts += [f"{counts[name]} {name}" for name in ("diverged", "failed") if counts.get(name)]
     if missing and not report.running:
         parts.append(f"{missing} missing")
-    if report.units and report.running:
-        parts.append(f"{report.units_done} of {report.units} units done")
     seconds = float(report.table.seconds.sum())
     if seconds > 0:
         parts.append(f"{_duration(seconds)} of training{' so far' if report.running else ''}")

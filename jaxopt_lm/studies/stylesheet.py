@@ -15,7 +15,7 @@ h1 { font-size: 1.5rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 0 0 .4rem; }
 h3 { font-size: 1rem; margin: .6rem 0 .2rem; overflow-wrap: anywhere; }
 p { margin: .2rem 0 .6rem; }
-header p, figcaption, footer { color: var(--faint); }
+header p, figcaption, footer, .note { color: var(--faint); }
 .running { color: var(--ink); background: var(--box); border-left: 4px solid #d99000; padding: .5rem .8rem; }
 section { margin: 0 0 2rem; }
 #answers ul { list-style: none; margin: 0; padding: 0; }
@@ -24,7 +24,7 @@ section { margin: 0 0 2rem; }
 .worse { color: var(--worse); font-weight: 600; }
 .not-resolved { color: var(--faint); font-weight: 600; }
 figure { margin: 0; max-width: 920px; }
-figcaption { font-size: .85rem; margin-top: .3rem; }
+figcaption, .note { font-size: .85rem; margin-top: .3rem; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
 svg.column { display: none; }
@@ -34,6 +34,7 @@ th, td { text-align: left; padding: .3rem .6rem; white-space: nowrap; }
 tbody tr + tr { border-top: 1px solid var(--line); }
 thead th { background: var(--box); }
 .right { text-align: right; }
+td.long { white-space: normal; min-width: 15rem; }
 .facts th { width: 1%; font-weight: 600; }
 .facts td { white-space: normal; overflow-wrap: anywhere; }
 summary { cursor: pointer; padding: .2rem 0; }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxopt_lm import report
+from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import AdamWConfig, LionConfig
 from jaxopt_lm.studies import conclude
 from jaxopt_lm.studies.coordinate import progress
@@ -63,12 +64,39 @@ def test_a_study_that_is_done(store, monkeypatch, capsys):
     assert (lion.kind, lion.n) == ("better", 3)
     assert lion.difference == pytest.approx(-0.2)
     assert found.facts["Config"]["model.embed_dim"] == "16"
+    assert list(found.facts) == ["Hardware: 25 runs", "Config", "Drawn with"]
+    assert (found.facts["Hardware: 25 runs"], found.one_machine) == ({"machine": "not recorded"}, True)
+    assert list(found.choices.locally_optimal) == ["yes", "yes"]
+    assert list(found.choices.infeasible) == [0, 0.25]
+    assert list(found.choices.default_loss) == pytest.approx([4, 3.8])
     assert draw(monkeypatch, capsys, f"--workdir={store.path}", "--watch=True") == f"{store.path}/report.html\n"
     text = (store.path / "report.html").read_text()
     assert "<h1>&lt;study&gt;</h1>" in text
     assert "2 optimizers: whose loss is least after 60 steps, each at its best learning rate?" in text
     assert "<b>lion</b> is better than adamw by 0.200 nats" in text
     assert "Still running" not in text
+
+
+def test_two_kinds_of_hardware_are_both_shown(store, monkeypatch, capsys):
+    end_all(store)
+    for i, folder in enumerate(Path(store.path, "runs").iterdir()):
+        machine = {"after_step": 0, "device": "cpu" if i < 5 else "NVIDIA <H100>", "cores": 2, "jax": "0.10.2"}
+        (folder / "machines.json").write_text(json.dumps([machine]))
+    assert not conclude.collect(store.path).one_machine
+    draw(monkeypatch, capsys, f"--workdir={store.path}")
+    text = (store.path / "report.html").read_text()
+    for kind in ("Hardware 1 of 2: 20 runs", "NVIDIA &lt;H100&gt;", "Hardware 2 of 2: 5 runs", ">cpu<"):
+        assert text.count(kind) == 1, kind
+    assert "several kinds of hardware" in text
+
+
+def test_a_damaged_list_of_machines_is_one_line(store):
+    end_all(store)
+    path = next(Path(store.path, "runs").iterdir()) / "machines.json"
+    for content in ("[", "{}", "[1]", '[{"device": "cpu"}]'):
+        path.write_text(content)
+        with pytest.raises(InputError, match=r"machines\.json: .*; remove it"):
+            conclude.collect(store.path)
 
 
 def test_watching_draws_until_the_study_ends(store, monkeypatch, capsys):

@@ -97,8 +97,8 @@ def test_it_needs_nothing_else(full, walk):
 
 def test_sections_come_in_order_the_answer_first(walk):
     assert walk.sections == [
-        *("answers", "differences", "rates", "verdicts", "choices", "curves", "claims", "sizes", "tuning"),
-        *("heat_maps", "gradient_norms", "effective_rates", "not_completed", "runs", "facts"),
+        *("answers", "differences", "rates", "verdicts", "choices", "curves", "speed_ups", "stability", "claims"),
+        *("sizes", "tuning", "heat_maps", "gradient_norms", "effective_rates", "not_completed", "runs", "facts"),
     ]
 
 
@@ -148,9 +148,9 @@ def test_a_study_that_runs_says_so(tmp_path):
     runs = made_up.table()
     runs.loc[runs.index % 2 == 1, ["status", "loss"]] = ["missing", math.nan]
     nothing = pd.DataFrame(columns=["claim"])
-    walk = written(tmp_path, runs=runs, running=True, verdicts=NO_VERDICTS, claims=nothing, units_done=27, units=53)
+    walk = written(tmp_path, runs=runs, running=True, verdicts=NO_VERDICTS, claims=nothing)
     ended, diverged = (runs.status != "missing").sum(), (runs.status == "diverged").sum()
-    said = f"Still running: {ended} of {len(runs)} runs have ended, {diverged} diverged, 27 of 53 units done, "
+    said = f"Still running: {ended} of {len(runs)} runs have ended, {diverged} diverged, "
     assert said in walk.text["header"]
     assert "so far. What is below may change." in walk.text["header"]
     assert "muon: no verdict yet." in walk.text["answers"]
@@ -175,6 +175,25 @@ def test_a_done_study_says_what_did_not_end(tmp_path):
     assert "53 runs, 5 diverged, 1 failed, 1 missing, " in walk.text["header"]
     assert "Still running" not in walk.text["header"]
     assert "6 runs" in walk.text["not_completed"]
+
+
+def test_a_table_says_what_it_holds(walk):
+    assert "times faster an optimizer gets to the last loss of adamw" in walk.text["speed_ups"]
+    assert "in seconds" in walk.text["speed_ups"]
+    assert "A bound from below" in walk.text["speed_ups"]
+    assert "No seconds" not in walk.text["speed_ups"]
+    assert "more than 50 logged training losses" in walk.text["stability"]
+
+
+def test_on_different_hardware_there_are_no_seconds(tmp_path):
+    runs = made_up.table(arms=("adamw", "muon"))
+    walk = written(tmp_path, runs=runs, history=made_up.history, one_machine=False)
+    assert "No seconds: runs were trained on several kinds of hardware or versions." in walk.text["speed_ups"]
+    table = pd.read_csv(tmp_path / "tables" / "speed_ups.csv")
+    assert table.in_steps.notna().all()
+    assert table.in_seconds.isna().all()
+    assert pd.read_csv(tmp_path / "figures" / "curves.csv").seconds.isna().all()
+    assert "in seconds |" not in (tmp_path / "tables" / "speed_ups.md").read_text()
 
 
 def test_figures_are_saved_with_what_they_draw(full):
@@ -221,7 +240,7 @@ def test_ink_is_the_pages(full):
 
 
 def test_tables_are_saved_in_three_formats(full):
-    names = ["choices", "claims", "not_completed", "runs", "verdicts"]
+    names = ["choices", "claims", "not_completed", "runs", "speed_ups", "stability", "verdicts"]
     assert sorted(os.listdir(full / "tables")) == sorted(
         f"{name}.{end}" for name in names for end in ("csv", "md", "tex")
     )
@@ -246,6 +265,11 @@ def test_markdown():
     )
 
 
+def test_rates_keep_their_digits():
+    frame = pd.DataFrame({"neighbours": [(3.16e-5, 0.01)], "default_rate": [3e-6], "default_loss": ["not tried"]})
+    assert markdown(frame).endswith("| 3.16e-05, 0.01 | 3e-06 | not tried |\n")
+
+
 def test_latex():
     assert latex(TABLE) == (
         "\\begin{tabular}{lrrlr}\n\\toprule\narm & learning rate & n & inside & loss \\\\\n\\midrule\n"
@@ -263,6 +287,8 @@ def test_a_table_of_html():
     walk = Walk(html_table(TABLE))
     assert walk.elements.count("tr") == 3
     assert walk.elements.count("td") == 10
+    text = html_table(pd.DataFrame({"evidence": ["x " * 20, "x " * 20 + "y"], "n": [1, 2]}))
+    assert (text.count('<td class="long">'), text.count('<td class="right">')) == (1, 2)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

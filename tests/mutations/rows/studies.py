@@ -6,6 +6,8 @@ _STATISTICS = "studies/test_statistics.py -k"
 _CURVES = "studies/test_curves.py -k"
 _VERDICTS = "studies/test_verdicts.py -k"
 _CLAIMS = "studies/test_claims.py -k"
+_ARMS = "studies/test_arms.py -k"
+_TUNED = "studies/test_tuned.py -k"
 
 ROWS: Rows = {
     "studies/statistics.py::t_interval": [
@@ -96,6 +98,49 @@ ROWS: Rows = {
     ],
     "studies/curves.py::spikes": [
         (drop("1.4826 *"), "spikes: not of normal deviations", f"{_CURVES} seven_deviations"),
+    ],
+    "studies/arms.py::speed_ups": [
+        (put("fresh_seeds(runs)", "runs"), "speed-ups: of the tuning seed", f"{_ARMS} other_runs"),
+        (drop(', status="completed"'), "speed-ups: to where a divergent baseline ends", f"{_ARMS} other_runs"),
+        (put("theirs[run.seed]", "[*theirs.values()][0]"), "speed-ups: of unpaired seeds", f"{_ARMS} of_two_seeds"),
+    ],
+    "studies/arms.py::_curve": [
+        (put('run.status == "completed"', "run.id"), "speed-ups: of runs that diverge", f"{_ARMS} seed_that_diverged"),
+    ],
+    "studies/arms.py::stability": [
+        (put("> WINDOW", "> 20"), "stability: runs too short to be judged", f"{_ARMS} stability"),
+        (put('== "diverged"', '!= "diverged"'), "stability: the share that completed", f"{_ARMS} stability"),
+    ],
+    "studies/tuned.py::_tuned": [
+        (put("run.seed == TUNING_SEED", "True"), "infeasible: fresh seeds are trials", f"{_TUNED} diverges_beside"),
+    ],
+    "studies/tuned.py::_axes": [
+        (
+            drop("and numbers | {name: 0} == chosen | {name: 0}"),
+            "local optimum: two numbers changed",
+            f"{_TUNED} numbers_beside",
+        ),
+    ],
+    "studies/tuned.py::doubts": [
+        (put("max", "min"), "local optimum: the farthest value below", f"{_TUNED} value_of_one"),
+    ],
+    "studies/tuned.py::_doubt": [
+        (put("excess > 0", "excess >= 0"), "local optimum: a tie is one", f"{_TUNED} value_of_one"),
+        (
+            put("np.isnan([*losses.values()]).all()", "np.isnan([*losses.values()]).any()"),
+            "local optimum: one seed diverged",
+            f"{_TUNED} value_of_one",
+        ),
+    ],
+    "studies/tuned.py::_excess": [
+        (put("seed != TUNING_SEED", "seed == TUNING_SEED"), "local optimum: as chosen", f"{_TUNED} value_of_one"),
+    ],
+    "studies/hardware.py::kind": [
+        (
+            put("dict.fromkeys(found)", "found[:1]"),
+            "hardware: where a run began alone",
+            "studies/test_hardware.py -k went_on",
+        ),
     ],
     "studies/fresh.py::fresh": [
         (
