@@ -200,7 +200,7 @@ def _table_sections(report: Report, folder: Path) -> Iterator[_Section]:
 _CHOICES = (
     "Chosen rates. Losses and trials: the tuning seed. Inside: a finished run on both sides. Infeasible: the share of "
     "the trials that diverged or failed. Locally optimal: worse with any one number at its next value below or above, "
-    "in the mean of the fresh seeds, or on the tuning seed where there are none; else what is missing."
+    "in the mean of the fresh seeds, or on the tuning seed where there are none; else what is missing, or no worse."
 )
 _STABILITY = (
     "Stability. At the chosen rates, on fresh seeds, or the tuning seed where there are none yet. Diverged: the share "
