@@ -1,6 +1,6 @@
 """A train step as planned and as it runs: memory, tokens per second, MFU. Tokens are drawn at random, nothing is saved.
 
-    python benchmarks/train_step.py --config=configs/c4.py --config.global_batch_size=4
+    python benchmarks/plan.py --config=configs/c4.py --config.global_batch_size=4
 
 Prints the plan (`python -m jaxopt_lm.plan` of the same config), then what the compiled step asks for and what was used:
 on an accelerator the device's peak, on a CPU by how much resident memory grew at its peak from after compilation to
