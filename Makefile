@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-quick test-full test-slurm check bare transformers lock setup clean
+.PHONY: train test test-quick test-full test-slurm check bare transformers bench-torch lock setup clean
 
 train: .venv/ready
 	$(BIN)/python -m jaxopt_lm.train --config=configs/quickstart.py
@@ -49,6 +49,12 @@ transformers: .venv/ready
 	.venv-transformers/bin/python tests/check_transformers.py .venv-transformers/folders/*/
 	$(BIN)/python -m tests.write_huggingface --out=.venv-transformers/folders --read
 
+# PyTorch in an environment of its own, for benchmarks/train_step.py --torch=.venv-torch/bin/python; not part of CI.
+bench-torch: .venv/ready
+	rm -rf .venv-torch
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy
+
 setup: .venv/ready
 
 # --no-deps: the lock is complete, and holds tensorflow-cpu where seqio asks for tensorflow. uv installs in a quarter of
@@ -69,4 +75,4 @@ lock: .venv/ready
 	  pyproject.toml requirements/lock.in -o requirements/lock.txt
 
 clean:
-	rm -rf .venv .venv-bare .venv-transformers .cache build *.egg-info
+	rm -rf .venv .venv-bare .venv-transformers .venv-torch .cache build *.egg-info
