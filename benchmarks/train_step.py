@@ -19,7 +19,7 @@ resident set at its peak, the compilation's included.
 All have AdamW at a constant rate with b1 .9, b2 .95, eps 1e-8 and weight decay .1 on every parameter, and gradients
 clipped to a global norm of 1, `train`'s default; no z-loss. At size tiny all begin with the same weights: where loss or
 gradient norm differ by more than 1e-5, or the norm of the parameters after eight steps by more than 1e-6, nothing is
-timed.
+timed. Size least, as alike, is there to try this command.
 """
 
 import argparse
@@ -236,10 +236,13 @@ def main() -> None:
     parser.add_argument("--compiled", help="a folder to keep compiled programs in; then first steps are not shown")
     parser.add_argument("--json", help="where to write all that was found")
     args = parser.parse_args()
+    require(args.rounds >= 1, f"--rounds={args.rounds}: must be at least 1")
     os.environ["JAX_PLATFORMS"] = "cpu"
     names = args.peers or [peer for peer in SCRIPTS if args.torch or not peer.startswith("torch")]
     specs = [Spec.of(name, args.preload_torch) for name in dict.fromkeys(names)]
-    specs.sort(key=lambda spec: spec.name != "torch")
+    specs.sort(key=lambda spec: spec.peer != "torch")
+    for spec in specs:  # refused now or never
+        spec.command(args.torch), environment(spec.malloc, Path())
     record: Record = {"machine": machine(), "arguments": vars(args), "reference": specs[0].name, "sizes": {}}
     print(machine_line(record["machine"]))
     with contextlib.ExitStack() as stack:
@@ -260,7 +263,8 @@ def versions(found: Record) -> str:
     facts = [peer["facts"] for peer in found["peers"].values()]
     libraries = {name: version for each in facts for name, version in each["versions"].items()}
     threads = sorted({each["threads"] for each in facts})
-    return ", ".join(f"{name} {version}" for name, version in libraries.items()) + f"; {threads[0]} threads"
+    names = ", ".join(f"{name} {version}" for name, version in libraries.items())
+    return f"{names}; {' or '.join(map(str, threads))} threads"
 
 
 if __name__ == "__main__":
