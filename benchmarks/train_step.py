@@ -127,7 +127,6 @@ class Bench:
         env = environment("mimalloc" if allocator.variables() else "glibc", folder / "gemm")
         commands = ([python, str(HERE / "peers" / "gemm.py"), library] for library, python in pythons.items())
         self._gemms = [stack.enter_context(Child(command, env)) for command in commands]
-        self._gemm()
         for name in COMPARED:
             np.savez(self._weights(name), **serve.weights(serve.SIZES[name]))
 
@@ -157,6 +156,7 @@ class Bench:
         compiled = {spec.name: Path(kept or tempfile.mkdtemp(dir=self._folder)) for spec in specs}
         with contextlib.ExitStack() as stack:
             children = {spec.name: stack.enter_context(self._start(name, spec, compiled[spec.name])) for spec in specs}
+            self._gemm()
             for peer, child in children.items():
                 found["peers"][peer]["facts"] = child.facts  # all are ready, then first steps follow
             for peer, child in children.items():

@@ -58,7 +58,10 @@ SIZES = {
 
 
 def weights(size: Size) -> dict[str, np.ndarray]:
-    """Random parameters by the names and in the shapes of jaxopt_lm, norms' scales too: what differs shows."""
+    """Random parameters by the names and in the shapes of jaxopt_lm.
+
+    Norms' scales too, and matrices so large that gradients are clipped: what differs shows.
+    """
     d, h = size.width, size.width // HEAD
     shapes: dict[str, tuple[int, ...]] = {"embed": (size.vocabulary, d), "head": (d, size.vocabulary)}
     for layer in (f"layer_{i:02d}" for i in range(size.depth)):
@@ -72,7 +75,7 @@ def weights(size: Size) -> dict[str, np.ndarray]:
         shapes |= {f"{layer}/{name}/scale": (d,) for name in norms}
     shapes["final_norm/scale"] = (d,)
     rng = np.random.default_rng(1)
-    spread = {name: (1.0, 0.2) if len(shape) == 1 else (0.0, d**-0.5) for name, shape in shapes.items()}
+    spread = {name: (1.0, 0.2) if len(shape) == 1 else (0.0, 1.5 * d**-0.5) for name, shape in shapes.items()}
     return {name: rng.normal(*spread[name], shape).astype(np.float32) for name, shape in shapes.items()}
 
 
