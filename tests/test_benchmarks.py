@@ -32,6 +32,7 @@ def train_step(monkeypatch) -> Any:
     return importlib.import_module("train_step")
 
 
+@pytest.mark.full
 def test_train_step_compares_two_peers_of_one_model(tmp_path):
     peers = "ours:glibc", "flax:glibc"
     kept = f"--compiled={os.environ['JAX_COMPILATION_CACHE_DIR']}"
@@ -88,6 +89,7 @@ def test_peers_that_cannot_be_had(train_step):
     assert train_step.Spec.of("ours", "/lib/tc.so").malloc == "mimalloc"
 
 
+@pytest.mark.full
 def test_loop(tiny, tmp_path):
     (tmp_path / "config.json").write_text(to_json(dataclasses.replace(tiny, workdir="runs/tiny")))
     flags = f"--config={tmp_path}/config.json", f"--json={tmp_path}/found.json", "--steps=6", "--rounds=1", "--due=1"

@@ -261,11 +261,16 @@ def _layer_of(name: str) -> int | None:
     return int(name.removeprefix("layer_")) if name.startswith("layer_") else None
 
 
-@functools.cache
 def _abstract(config: ModelConfig) -> tuple[Any, Any]:
     """Graph definition and state of the decoder, with shapes in place of arrays."""
-    module = nnx.eval_shape(lambda: Decoder(config, jax.random.key(0)))
-    return nnx.split(module)
+    graph, state = _traced(config, jax.config.read("jax_enable_x64"))
+    return graph, jax.tree.map(lambda leaf: leaf, state)  # the cached one stays as it is
+
+
+@functools.cache
+def _traced(config: ModelConfig, x64: bool) -> tuple[Any, Any]:
+    del x64  # without it parameters in float64 are float32
+    return nnx.split(nnx.eval_shape(lambda: Decoder(config, jax.random.key(0))))
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
@@ -287,7 +292,8 @@ def labels(config: ModelConfig) -> Params:
 
 def shapes(config: ModelConfig) -> Params:
     """The parameters' dict with a `jax.ShapeDtypeStruct` in place of each array."""
-    return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+    _, state = _abstract(config)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), nnx.to_pure_dict(state))
 
 
 def logits(config: ModelConfig, params: Params, tokens_BL: jax.Array, place: Placement = ONE_DEVICE) -> jax.Array:
@@ -300,7 +306,6 @@ def logits(config: ModelConfig, params: Params, tokens_BL: jax.Array, place: Pla
     if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, expected):
         raise ValueError("the parameters are not those of this model config: their paths or shapes differ")
     graph, state = _abstract(config)
-    state = jax.tree.map(lambda leaf: leaf, state)  # the cached one stays as it is
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)(tokens_BL, place)
 

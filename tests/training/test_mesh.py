@@ -62,7 +62,7 @@ def test_a_mean_over_the_local_shard_is_noticed():
     assert "adalayer on 2,2,2" in done.stderr
 
 
-@table("sophia")
+@table("adalayer")
 def test_microbatches_equal_the_whole_batch(optimizers):
     done = compare("accumulate", optimizers, "--meshes", "2,2,2")
     assert done.returncode == 0, done.stderr[-2000:]
