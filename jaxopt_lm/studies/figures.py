@@ -238,8 +238,10 @@ def curves(points: pd.DataFrame, looks: dict[str, Style], *, width: float = WIDE
                 continue
             one.plot(line[kind], line.loss, label=arm, **look.stroke)
             one.fill_between(line[kind], line.low, line.high, color=look.color, alpha=0.2, linewidth=0)
-        top, low = top_of(later), float(mine.loss.min())
-        one.set_ylim(low - 0.05 * (top - low), top + 0.05 * (top - low))
+        low = float(mine.loss.min())
+        top = top_of(later) if len(later) else low
+        margin = 0.05 * ((top - low) or 1.0)
+        one.set_ylim(low - margin, top + margin)
         one.set(title=plain(setting), xlabel={"step": "steps", "seconds": "seconds of training"}[kind], ylabel=LOSS)
         one.xaxis.set_major_formatter(lambda value, _: size_text(value) if value else "0")
     extra = [note("a seed that diverged", marker="x")] if max(points.diverged_seed) else []

@@ -214,6 +214,17 @@ def test_a_seed_that_diverged_is_no_part_of_the_mean():
     assert texts(drawing) == ["muon", "a seed that diverged"]
 
 
+@pytest.mark.parametrize("which", ["min", "max"])
+def test_curves_of_one_evaluation_have_an_axis_around_it(which):
+    """Of the one before the first step, or of one after it."""
+    found = only(points.curve_points(RUNS, CHOICES, made_up.history), arm="muon", diverged_seed=0)
+    found = only(found, step=getattr(found.step, which)())
+    drawing = figures.curves(found, LOOKS)
+    low, high = drawing.figure.axes[0].get_ylim()
+    (loss,) = found.loss.unique()
+    assert low < loss < high
+
+
 def test_without_fresh_seeds_curves_are_the_tuning_seeds():
     found = points.curve_points(only(RUNS, seed=0), CHOICES, made_up.history)
     assert set(found.arm) == set(LOOKS)
