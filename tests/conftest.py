@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,8 @@ def pytest_configure(config):
     of Python that it comes from, which nobody reads here.
     """
     gc.set_threshold(200_000, 20, 100)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's job in the background has it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # so that those that tests start do not ignore it
     if not config.getoption("--full"):
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
