@@ -5,13 +5,14 @@ import functools
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from jaxopt_lm.runs.machine import available_cores, processor
 
 HERE = Path(__file__).parent
 
@@ -88,12 +89,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def machine() -> dict[str, Any]:
     """For the record."""
-    info = Path("/proc/cpuinfo").read_text()
-    names = re.findall(r"^model name\s*:\s*(.*)$", info, re.MULTILINE) or [platform.machine()]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "processor": names[0],
-        "cores": len(os.sched_getaffinity(0)),
+        "processor": processor(),
+        "cores": available_cores(),
         "memory_bytes": memory,
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -5,14 +5,15 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jax.sharding import Mesh
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
 
 _PACKAGES = ("jaxopt_lm", "jax", "jaxlib", "optax")
 
 
-def machine(mesh: Mesh) -> dict[str, Any]:
+def machine(mesh: "Mesh") -> dict[str, Any]:
     """What trains on a mesh, as JSON values.
 
     Returns:
@@ -20,7 +21,7 @@ def machine(mesh: Mesh) -> dict[str, Any]:
       `cores`, as `available_cores`; and the version of each package by its name.
     """
     found = {"device": mesh.devices.flat[0].device_kind, "devices": mesh.size}
-    return found | {"processor": _processor(), "cores": available_cores()} | versions(*_PACKAGES)
+    return found | {"processor": processor(), "cores": available_cores()} | versions(*_PACKAGES)
 
 
 def available_cores() -> int | None:
@@ -40,7 +41,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The model of this process's CPU."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
     return found[1] if found else platform.machine()
