@@ -142,8 +142,8 @@ def main() -> None:
 
     from jaxopt_lm import compilation_cache
     from jaxopt_lm.processes import StopSignals
+    from jaxopt_lm.training.preparation import ensure_tokens
     from jaxopt_lm.training.setup import Setup
-    from jaxopt_lm.training.tokens import ensure_tokens
 
     quiet_orbax()
     config = dataclasses.replace(arguments.config, num_train_steps=arguments.steps)

@@ -18,7 +18,7 @@ from jaxopt_lm.errors import quiet_orbax, report_input_errors, require
 from jaxopt_lm.files import sha256_of_file
 
 if TYPE_CHECKING:
-    from jaxopt_lm.training.saved import SavedRun
+    from jaxopt_lm.training.saved_run import SavedRun
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def export(config: ExportConfig) -> str:
     from jaxopt_lm.model.huggingface.classes import class_of
     from jaxopt_lm.optimizers import eval_params
     from jaxopt_lm.runs.read import read_config
-    from jaxopt_lm.training.saved import read_run
+    from jaxopt_lm.training.saved_run import read_run
 
     class_of(read_config(config.workdir).model)  # refused before gigabytes are read
     run = read_run(config.workdir, config.step)

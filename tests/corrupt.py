@@ -23,7 +23,7 @@ from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingCo
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.training import train
-from jaxopt_lm.training.saved import read_run
+from jaxopt_lm.training.saved_run import read_run
 from tests.conftest import TINY_MODEL, timeless, write_tokens
 
 KINDS = ("bit flip", "truncated", "emptied", "missing", "zeroed block")

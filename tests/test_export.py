@@ -22,7 +22,7 @@ from jaxopt_lm.model import huggingface
 from jaxopt_lm.model.huggingface.classes import why_not_exported
 from jaxopt_lm.optimizers import ScheduleFreeAdamWConfig, eval_params
 from jaxopt_lm.training.run import train
-from jaxopt_lm.training.saved import read_run
+from jaxopt_lm.training.saved_run import read_run
 from tests.conftest import write_tokens
 from tests.test_command_lines import assert_one_line, run
 from tests.vocabularies import trained as trained_vocabulary

@@ -20,7 +20,7 @@ from jaxopt_lm.files import write_atomically
 from jaxopt_lm.training import sharding
 from jaxopt_lm.training.loss import Batch
 from jaxopt_lm.training.program import Program
-from jaxopt_lm.training.saved import read_run
+from jaxopt_lm.training.saved_run import read_run
 from jaxopt_lm.training.step import TrainState, make_grouped_eval_step
 
 

@@ -14,8 +14,8 @@ from jaxopt_lm.config import CheckpointConfig
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.runs import integrity
 from jaxopt_lm.runs.read import saved_steps
-from jaxopt_lm.training import saved
-from jaxopt_lm.training.saved import read_run
+from jaxopt_lm.training import saved_run
+from jaxopt_lm.training.saved_run import read_run
 from tests import forked
 from tests.conftest import command_line, timeless, write_tokens
 from tests.corrupt import KINDS, corrupt, corruptible, main
@@ -83,17 +83,17 @@ def test_a_second_damage_of_the_same_step_is_kept_beside_the_first(short):
 def test_a_checkpoint_deleted_while_it_is_read(short, monkeypatch):
     """By the run, which goes on: the newest is read in its place; one that was asked for is missed in one line."""
     quiet_train(short)
-    real, gone = saved.read_checkpoint, []
+    real, gone = saved_run.read_checkpoint, []
 
     def deleted(folder, step, *rest):
         shutil.rmtree(folder / str(step))
         gone.append(step)
-        monkeypatch.setattr(saved, "read_checkpoint", real)
+        monkeypatch.setattr(saved_run, "read_checkpoint", real)
         return real(folder, step, *rest)
 
-    monkeypatch.setattr(saved, "read_checkpoint", deleted)
+    monkeypatch.setattr(saved_run, "read_checkpoint", deleted)
     assert (read_run(short.workdir).step, gone) == (8, [12])
-    monkeypatch.setattr(saved, "read_checkpoint", deleted)
+    monkeypatch.setattr(saved_run, "read_checkpoint", deleted)
     with pytest.raises(InputError, match=r"step=8: .*checkpoints has 4; give one of these"):
         read_run(short.workdir, 8)
 

@@ -23,7 +23,7 @@ from jaxopt_lm.config import CheckpointConfig, DataConfig, LoggingConfig
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import huggingface
 from jaxopt_lm.runs.read import read_metrics
-from jaxopt_lm.training.saved import read_run
+from jaxopt_lm.training.saved_run import read_run
 from tests import forked
 from tests.conftest import command_line, timeless
 from tests.data.corpora import paragraphs

@@ -19,7 +19,7 @@ from jaxopt_lm.dumps import to_json
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.optimizers import OPTIMIZERS, eval_params
 from jaxopt_lm.training.evaluation import deciles, evaluate_run
-from jaxopt_lm.training.saved import read_run
+from jaxopt_lm.training.saved_run import read_run
 from tests.conftest import write_tokens
 from tests.test_command_lines import run
 from tests.training.test_run import quiet_train
