@@ -5,50 +5,24 @@ The source of an optimizer that is the user's own stands beside `config.json`; r
 """
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxopt_lm.config import DistributedConfig, TrainConfig
-from jaxopt_lm.dumps import differences, sources, to_json
+from jaxopt_lm.dumps import sources, to_json
 from jaxopt_lm.errors import require
 from jaxopt_lm.files import locked_folder, write_atomically
+from jaxopt_lm.runs import resume
 from jaxopt_lm.runs.read import read_config, read_machines, saved_steps
-
-_LENGTHS = ("num_train_steps", "schedule.warmup_", "schedule.decay_")
-"""Fields that may differ where every step so far would have had the same rate."""
-
-
-def _changed(name: str, old: Any, new: Any, dump: dict[str, Any]) -> str:
-    """A field that differs from the run's, in words; `dump` has the new one."""
-    *sections, field = name.split(".")
-    if field == "source_sha256" and old and new:
-        own = functools.reduce(dict.__getitem__, sections, dump)["name"]
-        return f"the source of {'.'.join(sections)}={own} (the run keeps the one it began with)"
-    return f"{name}={new!r} (the run has {old!r})"
-
-
-def _first_other_rate(old: TrainConfig, new: TrainConfig, step: int) -> int | None:
-    """The first of so many steps to which the schedules of two configs give different rates; None: there is none."""
-
-    def multipliers(config: TrainConfig) -> np.ndarray:
-        lead = config.optimizer.calibration_steps
-        return np.asarray(config.schedule.multiplier(np.arange(step), config.num_train_steps, lead))
-
-    different = np.flatnonzero(multipliers(old) != multipliers(new))
-    return int(different[0]) + 1 if different.size else None
 
 
 class RunFolder:
     """The folder of a run, locked against a second process; a context manager.
 
     Raises:
-      InputError: the folder cannot be made, another process trains in it, or it holds checkpoints of a run with another
-        config; the differing fields are named. What `TrainConfig.identity` leaves out may differ, and the run's length
-        and its schedule's, where the steps already made would have had the same rates.
+      InputError: the folder cannot be made, another process trains in it, or it holds checkpoints of a run that
+        does not go on with this config, see `resume.check_config`.
     """
 
     def __init__(self, config: TrainConfig):
@@ -68,26 +42,7 @@ class RunFolder:
         saved = saved_steps(checkpoints)
         old = read_config(self.path) if saved or (self.path / "config.json").exists() else config
         if saved:
-            self._refuse_changes(old, config, saved[-1])
-
-    def _refuse_changes(self, old: TrainConfig, new: TrainConfig, step: int) -> None:
-        """Raises `InputError` unless the run, which is at `step`, would be where it is with the new config too."""
-        identity = new.identity()
-        refused = differences(old.identity(), identity)
-        if not refused:
-            return
-        listed = ", ".join(_changed(name, *values, identity) for name, values in refused.items())
-        mend = "give another --config.workdir"
-        lengths_alone = all(name.startswith(_LENGTHS) for name in refused)
-        require(lengths_alone, f"{listed}: cannot change in {self.path}; {mend}")
-        require(step <= new.num_train_steps, f"{listed}: {self.path} is at step {step} already; {mend}")
-        other = _first_other_rate(old, new, step)
-        require(
-            other is None,
-            f"{listed}: in {self.path} step {other}, which is done, would have had another learning rate; {mend}. A "
-            "length may change where the schedule so far does not depend on it: constant, inverse_sqrt, "
-            "warmup_stable_decay before its decay (and with warmup_steps, not warmup_fraction)",
-        )
+            resume.check_config(old, config, saved[-1])
 
     def begin(self, config: TrainConfig) -> None:
         """Writes `config.json` and the sources of a user's own classes beside it, and removes an older `result.json`.

@@ -20,6 +20,7 @@ from jaxopt_lm.errors import require
 from jaxopt_lm.model.huggingface.classes import why_not_exported
 from jaxopt_lm.model.summary import flops_per_token, num_params
 from jaxopt_lm.processes import StopSignals, StopTogether
+from jaxopt_lm.runs import resume
 from jaxopt_lm.runs.checkpoints import Checkpoints
 from jaxopt_lm.runs.display import Display
 from jaxopt_lm.runs.folder import RunFolder
@@ -128,11 +129,7 @@ def _trained(ready: Setup, folder: RunFolder | None, console: Console, say: Say,
             state = _restored(ready, checkpoints, checkpoints.latest_step)
             say(f"resuming {path} from step {checkpoints.latest_step}")
         first = int(state.step)
-        require(
-            first == 0 or any(line["step"] == first for line in read_metrics(path)),
-            f"{path / 'metrics.jsonl'}: has no line of step {first}, which is checkpointed; put the file back or "
-            "give another --config.workdir",
-        )
+        resume.check_metrics(path, first)
         with processes.together():
             if folder:
                 folder.begin(config)
@@ -212,11 +209,7 @@ def _lacks_evaluation(path: Path, step: int) -> bool:
 def _restored(ready: Setup, checkpoints: Checkpoints, step: int) -> TrainState:
     """The state of a checkpoint, on the mesh."""
     state, meta = checkpoints.restore(step, ready.program.layout)
-    require(
-        ready.train.manifest.has_digest(meta["tokens"]),
-        f"data.tokens_dir={ready.config.data.tokens_dir}: not the tokens that the run in {ready.config.workdir} began "
-        "with; put those back or give another --config.workdir",
-    )
+    resume.check_tokens(ready.config, ready.train.manifest, meta["tokens"])
     return state
 
 
