@@ -142,7 +142,7 @@ def main() -> None:
 
     from jaxopt_lm import compilation_cache
     from jaxopt_lm.processes import StopSignals
-    from jaxopt_lm.training.preparation import ensure_tokens
+    from jaxopt_lm.training.ensure_tokens import ensure_tokens
     from jaxopt_lm.training.setup import Setup
 
     quiet_orbax()

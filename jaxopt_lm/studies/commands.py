@@ -28,7 +28,7 @@ from jaxopt_lm.studies.slurm import Slurm, SlurmConfig, require_commands
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Rules, Run, Study
 from jaxopt_lm.studies.table import table
-from jaxopt_lm.training.preparation import ensure_tokens
+from jaxopt_lm.training.ensure_tokens import ensure_tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,8 @@ from jaxopt_lm.runs.machine import machine
 from jaxopt_lm.runs.metrics import MetricWriter, NoWriter
 from jaxopt_lm.runs.read import Series, read_history, read_metrics, saved_steps
 from jaxopt_lm.training import sharding
+from jaxopt_lm.training.ensure_tokens import ensure_tokens
 from jaxopt_lm.training.loop import Divergence, Due, Fitted, Observer, Values, fit
-from jaxopt_lm.training.preparation import ensure_tokens
 from jaxopt_lm.training.setup import Setup
 from jaxopt_lm.training.step import TrainState
 

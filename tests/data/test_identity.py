@@ -20,7 +20,7 @@ from jaxopt_lm.errors import InputError
 from jaxopt_lm.files import write_atomically
 from jaxopt_lm.processes import StopSignals
 from jaxopt_lm.runs.folder import RunFolder
-from jaxopt_lm.training.preparation import ensure_tokens
+from jaxopt_lm.training.ensure_tokens import ensure_tokens
 from tests.conftest import write_tokens
 
 
