@@ -212,7 +212,17 @@ def test_a_rotation_of_bfloat16_is_rounded_once():
     first, second = exact(x[0, ..., :4]), exact(x[0, ..., 4:])
     turned = (first + 1j * second) * np.exp(1j * angle)[:, None, :]
     expected = np.concatenate([turned.real, turned.imag], -1)
-    assert_rounded_once(decoder.rotary(x, 1e4)[0], expected)
+    assert_rounded_once(decoder.rotary(x, decoder.rotation(300, 8, 1e4, jnp.float32))[0], expected)
+
+
+@pytest.mark.parametrize("length", [1, 63, 130, 259])
+def test_attention_in_runs_of_queries_is_attention(length, x64):
+    keys = jax.random.split(jax.random.key(0), 3)
+    q, k, v = (jax.random.normal(key, (2, length, n, 8)) for key, n in zip(keys, (4, 2, 2), strict=True))
+    scores = np.einsum("blhk,bmhk->bhlm", q, np.repeat(k, 2, axis=2)) / np.sqrt(8)
+    weights = np.exp(np.where(np.tri(length, dtype=bool), scores, -np.inf))
+    expected = np.einsum("bhlm,bmhk->blhk", weights / weights.sum(-1, keepdims=True), np.repeat(v, 2, axis=2))
+    np.testing.assert_allclose(decoder.causal_attention(q, k, v), expected, rtol=0, atol=1e-14)
 
 
 def test_attention_in_bfloat16_has_logits_in_float32():

@@ -30,12 +30,19 @@ ROWS: Rows = {
             "model/test_decoder.py -k 'rounded or in_bfloat16'",
         ),
     ],
-    "model/decoder.py::rotary": [
+    "model/decoder.py::rotation": [
         (
             put("/ half", "/ (2 * half)"),
             "RoPE: exponents half as large",
             "model/test_recorded.py -k recorded_query_key_norm",
         ),
+        (
+            put("arange(length, dtype=dtype)", "arange(length, dtype=jnp.bfloat16).astype(dtype)"),
+            "RoPE: positions in bfloat16",
+            "model/test_decoder.py -k 'rounded or in_bfloat16'",
+        ),
+    ],
+    "model/decoder.py::rotary": [
         (
             put(":half]", "::2]") + put("half:]", "1::2]"),
             "RoPE: pairs of neighbours, not of halves",
@@ -52,8 +59,8 @@ ROWS: Rows = {
             "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
-            drop(".astype(_wide(x_BLHK.dtype))"),
-            "RoPE: angles in bfloat16",
+            put(".astype(_wide(x_BLHK.dtype))", "; turn = [x.astype(wide.dtype) for x in turn]"),
+            "RoPE: rotated in bfloat16",
             "model/test_decoder.py -k 'rounded or in_bfloat16'",
         ),
     ],
@@ -68,6 +75,16 @@ ROWS: Rows = {
             "attention: logits and softmax in bfloat16",
             "model/test_decoder.py -k 'rounded or in_bfloat16'",
         ),
+        (
+            put("[start:]", "[-1:]"),
+            "attention: in a run of queries each sees all keys of its last",
+            "model/test_decoder.py -k in_runs",
+        ),
+        (
+            put("// runs, length * (run + 1)", "// runs + (run > 0), length * (run + 1)"),
+            "attention: the first query of a run is left out",
+            "model/test_decoder.py -k in_runs",
+        ),
     ],
     "model/decoder.py::Attention.__call__": [
         (
@@ -79,11 +96,11 @@ ROWS: Rows = {
             "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
-            put("self.k_norm(_join_heads(k_BLGK)", "self.k_norm(_join_heads(rotary(k_BLGK, c.rope_theta))")
+            put("self.k_norm(_join_heads(k_BLGK)", "self.k_norm(_join_heads(rotary(k_BLGK, turn))")
             + put(
                 "reshape(k_BLGK.shape)",
                 "reshape(k_BLGK.shape); "
-                "mixed_BLHK = causal_attention(rotary(q_BLHK, c.rope_theta), k_BLGK, v_BLGK); "
+                "mixed_BLHK = causal_attention(rotary(q_BLHK, turn), k_BLGK, v_BLGK); "
                 "return _dot(_join_heads(mixed_BLHK), _used(self.out, dtype, place).reshape(-1, c.embed_dim))",
             ),
             "query-key norm: keys after the rotation",
