@@ -89,7 +89,7 @@ class Rotation(NamedTuple):
 def rotation(length: int, width: int, theta: float, dtype: np.dtype) -> Rotation:
     """The angles of positions from 0: position * theta^(-2i/K) for the pair i of a head of `width` K.
 
-    Constants of the program: XLA:CPU fuses sines into the rotation and computes them anew for every row, head and layer.
+    Constants of the program: XLA:CPU fuses sines into the rotation, anew for every row, head and layer.
     """
     half = width // 2
     angle_LK = np.arange(length)[:, None] * theta ** -(np.arange(half) / half)
@@ -180,6 +180,19 @@ class Attention(nnx.Module):
         return _dot(_join_heads(mixed_BLHK), _used(self.out, dtype, place).reshape(-1, c.embed_dim))
 
 
+@jax.checkpoint
+def gelu(x: jax.Array) -> jax.Array:
+    """x (1 + erf(x / sqrt 2)) / 2, as PyTorch's; in float32 or wider. The backward pass keeps `x` alone."""
+    wide = x.astype(_wide(x.dtype))
+    return (wide * (0.5 + 0.5 * jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
+@jax.checkpoint
+def gated(gate: jax.Array, x: jax.Array) -> jax.Array:
+    """silu(gate) * x, of which the backward pass keeps both alone."""
+    return jax.nn.silu(gate) * x
+
+
 class Mlp(nnx.Module):
     """down(gelu(up x)) or down(silu(gate x) * up x)."""
 
@@ -197,10 +210,7 @@ class Mlp(nnx.Module):
             return place.pin(_dot(x_BLD, _used(kernel, x_BLD.dtype, place)), ("batch", "length", "mlp"))
 
         hidden_BLF = hidden(self.up)
-        if self.config.mlp == "swiglu":
-            hidden_BLF = jax.nn.silu(hidden(self.gate)) * hidden_BLF
-        else:
-            hidden_BLF = jax.nn.gelu(hidden_BLF, approximate=False)
+        hidden_BLF = gated(hidden(self.gate), hidden_BLF) if self.config.mlp == "swiglu" else gelu(hidden_BLF)
         return _dot(hidden_BLF, _used(self.down, x_BLD.dtype, place))
 
 
