@@ -1,7 +1,7 @@
 """mimalloc in place of glibc's allocator, for the command lines that compute on a CPU.
 
 XLA allocates the temporaries of a step anew each time. glibc gives them back to the kernel, and the page faults that
-follow take about a third of a step; mimalloc, told never to purge, keeps them. A process has its allocator from its
+follow take about a third of a step; mimalloc keeps for a second what is free. A process has its allocator from its
 first instruction on, so a command line starts Python again, before jax is imported. A notebook is started with it:
 
     env $(python -m jaxopt_lm.allocator) jupyter lab
@@ -50,7 +50,7 @@ def variables() -> dict[str, str]:
         ctypes.CDLL(library)
     except OSError:
         return {}
-    purge = os.environ.get("MIMALLOC_PURGE_DELAY", "-1")
+    purge = os.environ.get("MIMALLOC_PURGE_DELAY", "1000")  # milliseconds
     return {"LD_PRELOAD": f"{library}:{preloaded}".rstrip(":"), "MIMALLOC_PURGE_DELAY": purge}
 
 

@@ -147,7 +147,7 @@ def test_a_library_that_does_not_load_is_done_without(content, environment, tmp_
 
 def test_variables(environment, monkeypatch, tmp_path):
     whole = allocator.variables()
-    assert whole == {"LD_PRELOAD": whole["LD_PRELOAD"], "MIMALLOC_PURGE_DELAY": "-1"}
+    assert whole == {"LD_PRELOAD": whole["LD_PRELOAD"], "MIMALLOC_PURGE_DELAY": "1000"}
     assert Path(whole["LD_PRELOAD"]).is_file()
     monkeypatch.setenv("LD_PRELOAD", "others.so")
     monkeypatch.setenv("MIMALLOC_PURGE_DELAY", "5")
