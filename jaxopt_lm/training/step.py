@@ -135,12 +135,13 @@ def make_train_step(
             batch_tokens=num_targets(batch),
             hutchinson=lambda: objective.hutchinson(state.params, key),
         )
-        params = optax.apply_updates(state.params, updates)
+        updates_norm = global_norm(updates)
+        params = _applied(state.params, updates, updates_norm)
         metrics = {
             "train/loss": ce,
             "train/log_z_squared": log_z_squared,
             "grads/norm": global_norm(grads),
-            "updates/rms": global_norm(updates) / optax.tree.size(updates) ** 0.5,
+            "updates/rms": updates_norm / optax.tree.size(updates) ** 0.5,
             "params/norm": global_norm(params),
         }
         metrics |= _learning_rates(opt_state, hparams.optimizer.learning_rate * multiplier)
@@ -149,6 +150,16 @@ def make_train_step(
         return TrainState(state.step + 1, typing.cast(model.Params, params), opt_state), metrics
 
     return train_step
+
+
+def _applied(params, updates, norm):
+    """The new parameters; where the updates' global norm is no number, the old ones.
+
+    As each new parameter depends on the norm, all else that reads the old ones is known to be done when they are
+    written. XLA would otherwise copy every parameter first, for the norm of updates that it computes from them twice.
+    """
+    made = norm >= 0
+    return jax.tree.map(lambda new, old: jnp.where(made, new, old), optax.apply_updates(params, updates), params)
 
 
 def _learning_rates(opt_state, scheduled):

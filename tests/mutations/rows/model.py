@@ -37,7 +37,7 @@ ROWS: Rows = {
             "model/test_recorded.py -k recorded_query_key_norm",
         ),
         (
-            put("arange(length, dtype=dtype)", "arange(length, dtype=jnp.bfloat16).astype(dtype)"),
+            put("arange(length)", "arange(length).astype(jnp.bfloat16).astype(float)"),
             "RoPE: positions in bfloat16",
             "model/test_decoder.py -k 'rounded or in_bfloat16'",
         ),
@@ -117,8 +117,19 @@ ROWS: Rows = {
             "model/test_decoder.py -k inverse_layer_scale",
         ),
     ],
-    "model/decoder.py::Mlp.__call__": [
-        (put("False", "True"), "GELU: by tanh", "model/test_recorded.py -k recorded_query_key_norm"),
+    "model/decoder.py::gelu": [
+        (
+            put("jax.lax.erf(wide * 0.5**0.5)", "jnp.tanh(0.7978845608 * (wide + 0.044715 * wide**3))"),
+            "GELU: by tanh",
+            "model/test_recorded.py -k recorded_query_key_norm",
+        ),
+    ],
+    "model/decoder.py::gated": [
+        (
+            put("silu(gate) * x", "silu(x) * gate"),
+            "SwiGLU: gate and value the other way round",
+            "model/test_recorded.py -k recorded_logits",
+        ),
     ],
     "model/decoder.py::Block.__init__": [
         (

@@ -56,6 +56,13 @@ ROWS: Rows = {
             "training/test_step.py -k metrics_say",
         ),
     ],
+    "training/step.py::_applied": [
+        (
+            put("new, old), optax", "old, new), optax"),
+            "step: nothing is applied",
+            "training/test_step.py -k metrics_say",
+        ),
+    ],
     "training/step.py::_Objective._loss": [
         (drop("self.z_loss *"), "step: z-loss without its weight", "training/test_step.py -k metrics_say"),
         (
