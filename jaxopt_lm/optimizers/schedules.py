@@ -89,10 +89,13 @@ def _in_words(config: ScheduleConfig, kind: str, steps: int) -> str:
 @traceable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConstantConfig(ScheduleConfig):
-    """1 after the warmup."""
+    """1 after the warmup, which may be longer than the run: nothing comes after it."""
 
     def _after_warmup(self, s, w, total):
         return jnp.ones_like(s)
+
+    def check_fits(self, num_train_steps):
+        del num_train_steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

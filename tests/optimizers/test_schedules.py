@@ -113,6 +113,14 @@ def test_durations_must_fit():
         SCHEDULES["warmup_stable_decay"](warmup_fraction=1 / 6, decay_fraction=0.2).check_fits(total)
 
 
+def test_a_constant_may_warm_up_for_longer_than_the_run():
+    """ALMVR's: min(1, t/400) over 399 steps."""
+    schedule = SCHEDULES["constant"](warmup_steps=400, start_fraction=0.0)
+    schedule.check_fits(399)
+    found = [float(schedule.multiplier(t - 1, 399)) for t in (1, 200, 399)]
+    np.testing.assert_allclose(found, [1 / 400, 0.5, 399 / 400], rtol=1e-6)
+
+
 def test_recorded_calibration():
     """The released calibrate-then-train form but for the last calibration batch, at which that one steps too."""
     recorded = np.load(GOLDEN / "schedules_authors.npz")
