@@ -75,16 +75,22 @@ class Claim(abc.ABC):
       name: short, its own within a study.
       text: what the paper says, in a sentence.
       level: 1 - level is the chance of a wrong answer, where there is an interval.
+      across: the settings that it is about, in their order; () all.
     """
 
     name: str
     text: str
     level: float = 0.95
+    across: tuple[str, ...] = ()
 
     def named_arms(self) -> set[str]:
         """The arms that it is about, the baseline apart where it is not named."""
         named = (getattr(self, name, ()) for name in ("arms", "arm", "than"))
         return {arm for value in named for arm in (value if isinstance(value, tuple) else (value,)) if arm}
+
+    def named_settings(self) -> set[str]:
+        """Those that it names."""
+        return set(self.across)
 
     def judge(self, table: pd.DataFrame, choices: Sequence[Choice], baseline: str) -> Judgement:
         """Judges it.
@@ -96,7 +102,7 @@ class Claim(abc.ABC):
         """
         runs, chosen = rows(table), {(choice.setting, choice.arm): choice for choice in choices}
         settings = list(dict.fromkeys([setting for setting, _ in chosen] + [run.setting for run in runs]))
-        outcome, sentence = self._judged(Evidence(runs, chosen, settings, baseline))
+        outcome, sentence = self._judged(Evidence(runs, chosen, list(self.across) or settings, baseline))
         return Judgement(self.name, self.text, outcome, sentence)
 
     @abc.abstractmethod
@@ -113,7 +119,7 @@ class Better(Claim):
     Attributes:
       arm: the better one.
       than: the other; "" the baseline.
-      by: nats per token.
+      by: nats per token; below 0 the arm may be the worse one by so much.
     """
 
     arm: str
@@ -126,13 +132,13 @@ class Better(Claim):
         for setting in evidence.settings:
             both = evidence.losses(setting, self.arm, than)
             if both is None:
-                parts.append((OPEN, _nothing(setting, self.arm, than)))
+                parts.append((OPEN, nothing(setting, self.arm, than)))
                 continue
             gain = -differences(*both)
-            own, wide = _intervals(gain, self.level, len(evidence.settings))
+            own, wide = intervals(gain, self.level, len(evidence.settings))
             outcome = HOLDS if own.low > self.by else FAILS if wide.high < self.by else OPEN
-            parts.append((outcome, f"{_in(setting)}{self.arm} is lower than {than} by {_written(own)}"))
-        return _together(parts)
+            parts.append((outcome, f"{where(setting)}{self.arm} is lower than {than} by {written(own)}"))
+        return together(parts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,15 +163,15 @@ class Alike(Claim):
         for setting, (arm, other) in itertools.product(evidence.settings, pairs):
             both = evidence.losses(setting, arm, other)
             if both is None:
-                parts.append((OPEN, _nothing(setting, arm, other)))
+                parts.append((OPEN, nothing(setting, arm, other)))
                 continue
-            _, wide = _intervals(differences(*both), self.level, len(pairs) * len(evidence.settings))
+            _, wide = intervals(differences(*both), self.level, len(pairs) * len(evidence.settings))
             apart = wide.low > self.within or wide.high < -self.within
             alike = equivalence(*both, self.within) < 1 - self.level
             outcome = HOLDS if alike else FAILS if apart else OPEN
             own = t_interval(differences(*both), 2 * self.level - 1)
-            parts.append((outcome, f"{_in(setting)}{arm} and {other} differ by {_written(own)}"))
-        return _together(parts)
+            parts.append((outcome, f"{where(setting)}{arm} and {other} differ by {written(own)}"))
+        return together(parts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -231,16 +237,16 @@ class LessSensitive(Claim):
         than, parts = self.than or evidence.baseline, []
         for setting in evidence.settings:
             (ours, low, high), (theirs, other_low, other_high) = (
-                _sensitivities(*evidence.rates(setting, arm)) for arm in (self.arm, than)
+                sensitivities(*evidence.rates(setting, arm)) for arm in (self.arm, than)
             )
             if math.isnan(low) or math.isnan(other_low):
-                parts.append((OPEN, f"{_in(setting)}too few rates of {self.arm} or {than}"))
+                parts.append((OPEN, f"{where(setting)}too few rates of {self.arm} or {than}"))
                 continue
             outcome = HOLDS if high < other_low else FAILS if low > other_high else OPEN
             numbers = f"{self.arm} loses {ours:.3f} nats on average over its range [{low:.3f}, {high:.3f}]"
             other = f"{than} {theirs:.3f} [{other_low:.3f}, {other_high:.3f}]"
-            parts.append((outcome, f"{_in(setting)}{numbers}, {other}"))
-        outcome, sentence = _together(parts)
+            parts.append((outcome, f"{where(setting)}{numbers}, {other}"))
+        outcome, sentence = together(parts)
         return outcome, f"{sentence} (one seed; in brackets, with one rate left out)"
 
 
@@ -255,15 +261,13 @@ class OptimumMoves(Claim):
     Attributes:
       arm: its name.
       at_most: a factor, at least 1.
-      across: settings, two at least; () all.
     """
 
     arm: str
     at_most: float
-    across: tuple[str, ...] = ()
 
     def _judged(self, evidence: Evidence) -> tuple[str, str]:
-        settings = self.across or tuple(evidence.settings)
+        settings = evidence.settings
         fits = {setting: fit_rates(*evidence.rates(setting, self.arm)[:2]) for setting in settings}
         known = {setting: fit for setting, fit in fits.items() if fit and not math.isnan(fit.low)}
         if len(known) < len(settings) or len(known) < 2:
@@ -276,18 +280,12 @@ class OptimumMoves(Claim):
         return outcome, f"the optimum of {self.arm} moves by a factor of {factor:.3g}, {left_out}: {optima} (one seed)"
 
 
-KINDS: dict[str, type[Claim]] = {
-    kind.__name__: kind for kind in (Better, Alike, SameRanking, LessSensitive, OptimumMoves)
-}
-"""By name, as a study's dump has them."""
-
-
-def _intervals(values: np.ndarray, level: float, tests: int) -> tuple[Interval, Interval]:
+def intervals(values: np.ndarray, level: float, tests: int) -> tuple[Interval, Interval]:
     """At `level`, and widened for so many tests."""
     return t_interval(values, level), t_interval(values, 1 - (1 - level) / tests)
 
 
-def _sensitivities(rates: np.ndarray, losses: np.ndarray, at_init: float) -> tuple[float, float, float]:
+def sensitivities(rates: np.ndarray, losses: np.ndarray, at_init: float) -> tuple[float, float, float]:
     """With all rates, and the least and greatest with one left out; NaN of fewer than 4 rates."""
     if len(rates) < 4:
         return math.nan, math.nan, math.nan
@@ -303,20 +301,20 @@ def _moved(fits: Iterable[RateFit]) -> tuple[float, float, float]:
     return max(rates) / min(rates), max(1.0, least), max(fit.high for fit in fits) / min(fit.low for fit in fits)
 
 
-def _together(parts: list[tuple[str, str]]) -> tuple[str, str]:
+def together(parts: list[tuple[str, str]]) -> tuple[str, str]:
     """It fails where one part does, holds where all do; the sentence has the parts that decide it."""
     outcomes = {outcome for outcome, _ in parts}
     outcome = next((each for each in (FAILS, OPEN) if each in outcomes), HOLDS if parts else OPEN)
     return outcome, "; ".join(sentence for each, sentence in parts if each == outcome) or "no setting"
 
 
-def _in(setting: str) -> str:
+def where(setting: str) -> str:
     return f"{setting}: " if setting else ""
 
 
-def _nothing(setting: str, arm: str, than: str) -> str:
-    return f"{_in(setting)}{arm} and {than} have not 2 fresh seeds in common, or one of them diverged there"
+def nothing(setting: str, arm: str, than: str) -> str:
+    return f"{where(setting)}{arm} and {than} have not 2 fresh seeds in common, or one of them diverged there"
 
 
-def _written(interval: Interval) -> str:
+def written(interval: Interval) -> str:
     return f"{interval.mean:+.3f} nats [{interval.low:+.3f}, {interval.high:+.3f}] ({interval.n} seeds)"

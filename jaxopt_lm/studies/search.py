@@ -34,18 +34,13 @@ def wanted(study: Study, losses: Losses) -> list[Run]:
     noise = noise_runs(study)
     if not all(run in losses for run in noise):
         return noise
-    found = noise + [
-        run
-        for setting in study.setting_names
-        for arm in study.arms
-        for run in _Search(study, setting, arm, losses).runs
-    ]
+    found = noise + [run for setting, arm in study.contests for run in _Search(study, setting, arm, losses).runs]
     return list(dict.fromkeys(found))
 
 
 def choices(study: Study, losses: Losses) -> list[Choice]:
     """What was chosen, of the arms whose tuning has ended with one finished run at least."""
-    searches = (_Search(study, setting, arm, losses) for setting in study.setting_names for arm in study.arms)
+    searches = (_Search(study, setting, arm, losses) for setting, arm in study.contests)
     return [search.choice for search in searches if search.choice]
 
 

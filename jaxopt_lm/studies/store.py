@@ -18,7 +18,7 @@ from jaxopt_lm.config import TrainConfig
 from jaxopt_lm.dumps import differences, to_dict
 from jaxopt_lm.errors import require
 from jaxopt_lm.files import locked_folder, read_json, write_atomically
-from jaxopt_lm.studies.study import Run, Study, run_id
+from jaxopt_lm.studies.study import Arm, Run, Study, run_id
 
 VERSION = 1
 """Of what is in `study.json`."""
@@ -91,7 +91,7 @@ class Store:
         both = {arm.name: arm for arm in old.arms}
         for arm in new.arms:
             other = both.get(arm.name)
-            changed = differences(to_dict(other.optimizer), to_dict(arm.optimizer)) if other else {}
+            changed = differences(_own(other), _own(arm)) if other else {}
             require(not changed, f"arm {arm.name}: {', '.join(changed)} differ from those in {self.path}; {mend}")
 
     def id(self, run: Run) -> str:
@@ -176,6 +176,11 @@ class Store:
 
     def _of_unit(self, name: str, suffix: str) -> Path:
         return self.path / "units" / f"{name}.{suffix}"
+
+
+def _own(arm: Arm) -> dict[str, Any]:
+    """What an arm's runs have in common."""
+    return to_dict(arm.optimizer) | arm.values | {"rate": arm.rate}
 
 
 def _without_optimizer(config: TrainConfig) -> dict[str, Any]:

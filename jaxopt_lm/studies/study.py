@@ -26,6 +26,7 @@ Values = dict[str, Any]
 """Values of fields by dotted name."""
 
 _OPTIMIZER = "optimizer."
+_NAME = "name"
 
 
 def over(name: str, *values: Any) -> list[Values]:
@@ -70,13 +71,21 @@ class Arm:
       optimizer: its numbers; its learning rate is the default, at which the noise of the baseline is measured.
       learning_rates: the first grid, lowest first; it is extended until the best is inside.
       nuisance: further fields of the optimizer, by name, and their values: tried one after another at the best rate,
-        each at the best value of those before it; they count among the arm's trials.
+        each at the best value of those before it; they count among the arm's trials. `b1=b2` are two fields of the
+        same value.
+      rate: the field of the optimizer, by dotted name, that learning_rates are values of: `adaptive.learning_rate` of a
+        hybrid without SGD, say.
+      values: of other fields of the config, by dotted name, in this arm's runs.
+      settings: the names of the settings in which it competes; none: all.
     """
 
     name: str
     optimizer: OptimizerConfig
     learning_rates: tuple[float, ...]
     nuisance: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    rate: str = "learning_rate"
+    values: Values = dataclasses.field(default_factory=dict)
+    settings: tuple[str, ...] = ()
 
     def __post_init__(self):
         rates = self.learning_rates
@@ -136,7 +145,8 @@ class Study:
       base: every run is this config but for its optimizer, setting, seeds and workdir, and for the calibration steps of
         an optimizer that has them, which are added to its length.
       arms: the first is the baseline.
-      settings: values of fields, by dotted name; those of an optimizer (`optimizer.b1`) too.
+      settings: values of fields, by dotted name; those of an optimizer (`optimizer.b1`) too. `name` is no field: it is
+        what the setting is called where its values do not say it well.
       rules: how many runs are spent on what.
       claims: judged once there is something to judge them by.
     """
@@ -154,13 +164,17 @@ class Study:
             require(not twice, f"study: two {what} are called {', '.join(twice)}; name them apart")
         require(bool(self.settings), "study: settings is empty; give an axis values, or leave it out")
         self.sources()
-        arms = {arm.name for arm in self.arms}
+        arms, settings = {arm.name for arm in self.arms}, set(self.setting_names)
         for claim in self.claims:
-            unknown = sorted(claim.named_arms() - arms)
-            require(
-                not unknown, f"claim {claim.name}: there is no arm {', '.join(unknown)}; name one of {sorted(arms)}"
-            )
-        for setting, arm in itertools.product(self.setting_names, self.arms):
+            for what, named, known in (
+                ("arm", claim.named_arms(), arms),
+                ("setting", claim.named_settings(), settings),
+            ):
+                _check_known(f"claim {claim.name}", what, named, known)
+        for arm in self.arms:
+            _check_known(f"arm {arm.name}", "setting", set(arm.settings), settings)
+        require(not self.baseline.settings, f"arm {self.baseline.name}: is the baseline; leave out its settings")
+        for setting, arm in self.contests:
             for rate in arm.learning_rates:
                 self.config(Run(setting, arm.name, (), rate, 0))
             for name, values in arm.nuisance:
@@ -174,8 +188,19 @@ class Study:
 
     @property
     def setting_names(self) -> list[str]:
-        """`embed_dim=64, num_heads=2`: the last parts of the fields' names."""
-        return [", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in x.items()) for x in self.settings]
+        """`embed_dim=64, num_heads=2`: the last parts of the fields' names; or the name that a setting gives itself."""
+        return [
+            values[_NAME]
+            if _NAME in values
+            else ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in values.items())
+            for values in self.settings
+        ]
+
+    @property
+    def contests(self) -> list[tuple[str, Arm]]:
+        """Every setting with each arm that competes in it."""
+        pairs = itertools.product(self.setting_names, self.arms)
+        return [(setting, arm) for setting, arm in pairs if not arm.settings or setting in arm.settings]
 
     def arm(self, name: str) -> Arm:
         """The arm of this name."""
@@ -187,9 +212,12 @@ class Study:
         Raises:
           InputError: a setting or a nuisance axis names no field, or its value does not fit.
         """
-        arm, values = self.arm(run.arm), self.settings[self.setting_names.index(run.setting)]
+        arm = self.arm(run.arm)
+        setting = self.settings[self.setting_names.index(run.setting)]
+        values = {name: x for name, x in setting.items() if name != _NAME} | arm.values
         of_optimizer = {name.removeprefix(_OPTIMIZER): x for name, x in values.items() if name.startswith(_OPTIMIZER)}
-        numbers = of_optimizer | dict(run.changed) | {"learning_rate": run.learning_rate}
+        changed = {name: value for names, value in run.changed for name in names.split("=")}
+        numbers = of_optimizer | changed | {arm.rate: run.learning_rate}
         try:
             optimizer = replaced(arm.optimizer, numbers)
             base = replaced(self.base, {name: x for name, x in values.items() if not name.startswith(_OPTIMIZER)})
@@ -212,6 +240,9 @@ class Study:
                 "config": to_dict(dataclasses.replace(self.base, optimizer=arm.optimizer)),
                 "learning_rates": list(arm.learning_rates),
                 "nuisance": [[name, list(values)] for name, values in arm.nuisance],
+                "rate": arm.rate,
+                "values": arm.values,
+                "settings": list(arm.settings),
             }
             for arm in self.arms
         ]
@@ -234,6 +265,7 @@ class Study:
                     optimizer=from_dict(TrainConfig, arm["config"], folder).optimizer,
                     learning_rates=tuple(arm["learning_rates"]),
                     nuisance=tuple((name, tuple(values)) for name, values in arm["nuisance"]),
+                    **_of_arm(arm),
                 )
                 for arm in dump["arms"]
             )
@@ -259,8 +291,19 @@ class Study:
         return found
 
 
+def _check_known(where: str, what: str, named: set[str], known: set[str]) -> None:
+    unknown = sorted(named - known)
+    require(not unknown, f"{where}: there is no {what} {', '.join(unknown)}; name one of {sorted(known)}")
+
+
+def _of_arm(dump: Mapping[str, Any]) -> dict[str, Any]:
+    """What a dump says of an arm since there are such fields."""
+    found = {name: dump[name] for name in ("rate", "values", "settings") if name in dump}
+    return found | ({"settings": tuple(found["settings"])} if "settings" in found else {})
+
+
 def _claim(dump: Mapping[str, Any]) -> "Claim":
-    from jaxopt_lm.studies.claims import KINDS  # statistics, which those who train do without
+    from jaxopt_lm.studies.kinds import KINDS  # statistics, which those who train do without
 
     fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in dump.items()}
     return KINDS[fields.pop("kind")](**fields)

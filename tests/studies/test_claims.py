@@ -44,6 +44,12 @@ def test_better(losses, wanted):
     assert outcome(better(), losses) == wanted
 
 
+def test_a_claim_across_some_settings_is_judged_in_these_alone():
+    losses = {"a": {"adamw": ADAMW, "muon": BETTER}, "b": {"adamw": ADAMW, "muon": WORSE}}
+    for across, wanted in ((("a",), "holds"), (("b",), "does not hold"), (("a", "c"), "not resolved")):
+        assert outcome(better(across=across), losses) == wanted
+
+
 def test_better_by_a_margin_and_than_another():
     """The gain is .02, .019, .018: [.0165, .0215]."""
     losses = {"adamw": ADAMW, "muon": BETTER, "lion": WORSE}
@@ -51,6 +57,8 @@ def test_better_by_a_margin_and_than_another():
     assert list(by.values()) == ["holds", "not resolved", "not resolved", "does not hold"]
     assert outcome(better(arm="adamw", than="lion"), losses) == "holds"
     assert outcome(better(by=0.017, level=0.8), losses) == "holds"
+    near = {by: outcome(better(arm="lion", by=by), losses) for by in (-0.018, -0.021, -0.024)}  # .0185 to .0235 worse
+    assert list(near.values()) == ["does not hold", "not resolved", "holds"]
 
 
 def test_a_judgement_has_the_claim_and_its_numbers_in_a_sentence():

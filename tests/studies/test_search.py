@@ -106,6 +106,14 @@ def test_the_noise_of_the_baseline_comes_before_all_else():
     assert {(run.setting, run.arm) for run in rest} == places
 
 
+def test_an_arm_is_searched_in_its_settings_alone():
+    asked = study(arm(), arm("other", settings=("mlp_dim=32",)), settings=over("model.mlp_dim", 16, 32), seeds=0)
+    losses = ended(asked, bowl(1e-3))
+    places = {("mlp_dim=16", "adamw"), ("mlp_dim=32", "adamw"), ("mlp_dim=32", "other")}
+    assert {(run.setting, run.arm) for run in losses} == places
+    assert {(choice.setting, choice.arm) for choice in choices(asked, losses)} == places
+
+
 def test_nuisance_axes_are_searched_one_after_another_at_the_best_rate():
     axes = ("weight_decay", (0.0, 0.1, 0.2)), ("b2", (0.95, 0.9, 0.99))
     asked = study(arm(nuisance=axes), seeds=1)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxopt_lm.config import TrainConfig, choose
 from jaxopt_lm.errors import InputError
-from jaxopt_lm.optimizers import AdamWConfig, FrozenConfig, LionConfig
+from jaxopt_lm.optimizers import AdamWConfig, FrozenConfig, HybridConfig, LionConfig
 from jaxopt_lm.studies import Arm, Better, Rules, SameRanking, Study, chain, over, prod, zipped
 from jaxopt_lm.studies.study import Run, run_id
 from tests.write_config_dumps import ROOT
@@ -49,6 +49,40 @@ def test_the_config_of_a_run():
     )
 
 
+def test_a_setting_may_have_a_name():
+    named = study(settings=({"name": "wide", "model.mlp_dim": 32}, *over("model.mlp_dim", 16)))
+    assert named.setting_names == ["wide", "mlp_dim=16"]
+    assert named.config(Run("wide", "adamw", (), 1e-2, 0)).model.mlp_dim == 32
+
+
+def test_one_value_of_two_fields():
+    config = study().config(Run("", "adamw", (("b1=b2", 0.8),), 1e-2, 0))
+    assert (config.optimizer.b1, config.optimizer.b2) == (0.8, 0.8)
+    assert study(dataclasses.replace(ADAMW, nuisance=(("b1=b2", (0.8, 0.9)),)))
+
+
+def test_an_arm_may_have_values_of_its_own_and_another_rate():
+    adaptive = HybridConfig(adaptive=AdamWConfig(learning_rate=1e-3), adaptive_roles=("embedding", "attention"))
+    own = Arm(
+        name="own",
+        optimizer=adaptive,
+        learning_rates=(1e-2, 1e-1),
+        rate="adaptive.learning_rate",
+        values={"max_grad_norm": None},
+    )
+    asked = study(ADAMW, own)
+    config = asked.config(Run("", "own", (), 1e-1, 0))
+    assert config.max_grad_norm is None
+    assert config.optimizer == dataclasses.replace(adaptive, adaptive=AdamWConfig(learning_rate=1e-1))
+    assert asked.config(Run("", "adamw", (), 1e-2, 0)).max_grad_norm == 1.0
+
+
+def test_an_arm_competes_in_the_settings_that_it_names():
+    asked = study(ADAMW, lion(1e-3, settings=("mlp_dim=32",)), settings=tuple(over("model.mlp_dim", 16, 32)))
+    found = [(setting, arm.name) for setting, arm in asked.contests]
+    assert found == [("mlp_dim=16", "adamw"), ("mlp_dim=32", "adamw"), ("mlp_dim=32", "x")]
+
+
 def test_calibration_is_added_to_the_length():
     frozen = Arm(name="frozen", optimizer=FrozenConfig(calibration_steps=7), learning_rates=(1e-3,))
     lengths = study(frozen, settings=({}, {"num_train_steps": 50}))
@@ -66,8 +100,17 @@ def test_ids_are_of_what_decides_a_runs_numbers():
 
 def test_a_dump_is_read_back(tmp_path):
     own = choose(f"{ROOT}/examples/my_optimizer.py:Mine", AdamWConfig())
-    mine = Arm(name="mine", optimizer=own, learning_rates=(1e-4, 1e-3))
-    claims = SameRanking(name="a", text="b", arms=("adamw", "mine")), Better(name="c", text="d", arm="mine", by=0.1)
+    mine = Arm(
+        name="mine",
+        optimizer=own,
+        learning_rates=(1e-4, 1e-3),
+        values={"max_grad_norm": None},
+        settings=("mlp_dim=32",),
+    )
+    claims = (
+        SameRanking(name="a", text="b", arms=("adamw", "mine")),
+        Better(name="c", text="d", arm="mine", by=0.1, across=("mlp_dim=32",)),
+    )
     widths, rules = tuple(over("model.mlp_dim", 16, 32)), Rules(seeds=7, level=0.9)
     asked = study(ADAMW, mine, settings=widths, rules=rules, claims=claims)
     for name, content in asked.sources().items():
@@ -77,6 +120,9 @@ def test_a_dump_is_read_back(tmp_path):
     assert again.claims == claims
     run = Run("mlp_dim=32", "mine", (), 1e-3, 2)
     assert run_id(again.config(run)) == run_id(asked.config(run))
+    older = asked.to_dict()
+    older["arms"] = [{name: older["arms"][0][name] for name in ("name", "config", "learning_rates", "nuisance")}]
+    assert Study.from_dict(older | {"claims": []}, tmp_path).arms == (ADAMW,)
     with pytest.raises(InputError, match=r"study\.json is not that of a study"):
         Study.from_dict({"base": asked.to_dict()["base"]}, tmp_path)
 
@@ -105,6 +151,13 @@ def test_a_dump_is_read_back(tmp_path):
             r"adamw: AdamWConfig\.b1=1\.0: must",
         ),
         (lambda: study(claims=(Better(name="c", text="", arm="x"),)), "claim c: there is no arm x; name one of"),
+        (
+            lambda: study(claims=(Better(name="c", text="", arm="adamw", across=("wide",)),)),
+            "claim c: there is no setting wide; name one of",
+        ),
+        (lambda: study(ADAMW, lion(1e-3, settings=("wide",))), "arm x: there is no setting wide; name one of"),
+        (lambda: study(lion(1e-3, settings=("",))), "arm x: is the baseline; leave out its settings"),
+        (lambda: study(lion(1e-3, values={"model.width": 16})), "arm x: model.width: there is no such"),
         (lambda: Rules(seeds=-1), r"study\.seeds=-1: must be at least 0"),
         (lambda: Rules(level=1.0), r"study\.level=1\.0: must be in \[0\.5, 1\)"),
     ],
