@@ -25,9 +25,10 @@ def load(folder: str | os.PathLike) -> pd.DataFrame:
     A row is a run that is wanted so far. Columns: `id` of its folder below `runs/`; `setting`, `arm`; `seed` (0: the
     tuning seed); `learning_rate`; `changed`, other numbers that are not the arm's own (`weight_decay=0.1`); `status`:
     completed, diverged, failed (it crashed too often) or missing; `loss`, the last eval/loss in nats per token, NaN
-    unless completed; `loss_at_init`; `diverged_step` and `diverged_metric`, 0 and "" unless diverged;
-    `unigram_entropy` of the validation tokens, nats; `num_params`; `steps`, `tokens` and `flops` of the whole run;
-    `tokens_per_sec`, the median, and `seconds` of the steps at it; NaN where a run has not got that far.
+    unless completed; `loss_at_init`; `early_loss`, at the first evaluation after a quarter of the steps;
+    `diverged_step` and `diverged_metric`, 0 and "" unless diverged; `unigram_entropy` of the validation tokens, nats;
+    `num_params`; `steps`, `tokens` and `flops` of the whole run; `tokens_per_sec`, the median, and `seconds` of the
+    steps at it; NaN where a run has not got that far.
 
     Raises:
       InputError: the folder holds no study, or a file of it is damaged.
@@ -60,6 +61,7 @@ def _row(store: Store, run: Run) -> dict[str, Any]:
     diverged = values.get("status") == "diverged"
     missing = "missing" if store.failure(run) is None else "failed"
     rate = values.get("tokens_per_sec", math.nan)
+    at_init, early = _losses_before_the_end(store, run, config.num_train_steps)
     return {
         "id": store.id(run),
         "setting": run.setting,
@@ -69,7 +71,8 @@ def _row(store: Store, run: Run) -> dict[str, Any]:
         "changed": written(run.changed),
         "status": values["status"] if ended else missing,
         "loss": values["eval/loss"] if ended and not diverged else math.nan,
-        "loss_at_init": _loss_at_init(store, run),
+        "loss_at_init": at_init,
+        "early_loss": early,
         "diverged_step": values["step"] if diverged else 0,
         "diverged_metric": values.get("diverged_metric", "") if diverged else "",
         "unigram_entropy": values.get("eval/unigram_entropy", math.nan),
@@ -82,6 +85,13 @@ def _row(store: Store, run: Run) -> dict[str, Any]:
     }
 
 
-def _loss_at_init(store: Store, run: Run) -> float:
-    first = next(iter(read_metrics(store.folder(run))), {})
-    return first.get("eval/loss", math.nan) if first.get("step") == 0 else math.nan
+def _losses_before_the_end(store: Store, run: Run, steps: int) -> tuple[float, float]:
+    """The evaluation losses at initialisation and, the first, after a quarter of the steps; NaN where there is none."""
+    at_init = math.nan
+    for line in read_metrics(store.folder(run)):
+        loss = line.get("eval/loss", math.nan)
+        if line["step"] == 0:
+            at_init = loss
+        elif "eval/loss" in line and 4 * line["step"] >= steps:
+            return at_init, loss
+    return at_init, math.nan

@@ -77,6 +77,20 @@ def test_a_study_that_is_done(store, monkeypatch, capsys):
     assert "Still running" not in text
 
 
+def test_the_table_has_losses_at_initialisation_and_after_a_quarter_of_the_steps(store):
+    """Of 60: the first evaluation after 15 is at 20."""
+    end_all(store)
+    runs = conclude.collect(store.path).table
+    (run,) = runs[(runs.arm == "adamw") & (runs.learning_rate == 1e-3) & (runs.seed == 1)].itertuples()
+    assert (run.loss, run.loss_at_init, run.early_loss) == pytest.approx((4.001, 6.001, 6.001 - 20 / 30))
+    folder = store.path / "runs" / run.id
+    (folder / "metrics.jsonl").write_text('{"step": 14, "eval/loss": 5.0}\n{"step": 20, "train/loss": 5.0}\n')
+    again = conclude.collect(store.path).table
+    (run,) = again[again.id == run.id].itertuples()
+    assert math.isnan(run.loss_at_init)
+    assert math.isnan(run.early_loss)
+
+
 def test_two_kinds_of_hardware_are_both_shown(store, monkeypatch, capsys):
     end_all(store)
     for i, folder in enumerate(Path(store.path, "runs").iterdir()):

@@ -6,6 +6,9 @@ _STATISTICS = "studies/test_statistics.py -k"
 _CURVES = "studies/test_curves.py -k"
 _VERDICTS = "studies/test_verdicts.py -k"
 _CLAIMS = "studies/test_claims.py -k"
+_OF_RATES = "studies/test_claims_of_rates.py -k"
+_OF_NUMBERS = "studies/test_claims_of_numbers.py -k"
+_OF_SEEDS = "studies/test_claims_of_seeds.py -k"
 _ARMS = "studies/test_arms.py -k"
 _TUNED = "studies/test_tuned.py -k"
 
@@ -194,5 +197,46 @@ ROWS: Rows = {
     "studies/claims.py::OptimumMoves._judged": [
         (put("high <= self.at_most", "factor <= self.at_most"), "claims: an average holds", f"{_CLAIMS} optimum_moves"),
         (put("low > self.at_most", "factor > self.at_most"), "claims: an average fails", f"{_CLAIMS} optimum_moves"),
+    ],
+    "studies/claims_of_rates.py::Coincide._pair": [
+        (
+            put("low > self.within", "mean > self.within"),
+            "claims: one rate sets curves apart",
+            f"{_OF_RATES} coincide_once",
+        ),
+    ],
+    "studies/claims_of_rates.py::LowerBeside._judged": [
+        (put("low > self.by", "mean > self.by"), "claims: lower beside on average", f"{_OF_RATES} lower_below"),
+        (put("-_apart", "_apart"), "claims: higher beside", f"{_OF_RATES} lower_below"),
+    ],
+    "studies/claims_of_rates.py::_shifted": [
+        (put("x - x[y.argmin()]", "x"), "claims: curves that are not shifted", f"{_OF_RATES} coincide_once"),
+    ],
+    "studies/claims_of_numbers.py::_OfOneSeed._outcome": [
+        (put("value - bound > self.noise", "value > bound"), "claims: noise decides", f"{_OF_NUMBERS} lower_at"),
+    ],
+    "studies/claims_of_numbers.py::_capped": [
+        (
+            put("return at_init", "return math.nan"),
+            "claims: diverged values are left out",
+            f"{_OF_NUMBERS} to_the_number",
+        ),
+    ],
+    "studies/claims_of_seeds.py::Gap._judged": [
+        (
+            put("least < own.low and own.high < most", "least < own.mean < most"),
+            "claims: a gap of the mean",
+            f"{_OF_SEEDS} gap_of_a_tenth",
+        ),
+    ],
+    "studies/claims_of_seeds.py::Steadier._judged": [
+        (put("low > 1", "ratio > 1"), "claims: steadier by chance", f"{_OF_SEEDS} steadier"),
+    ],
+    "studies/claims_of_seeds.py::_deviations": [
+        (
+            put("(1 - level) / 2, (1 + level) / 2", "1 - level, level"),
+            "claims: a one-sided F test",
+            f"{_OF_SEEDS} f_test",
+        ),
     ],
 }
