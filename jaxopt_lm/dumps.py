@@ -188,6 +188,16 @@ def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dic
     return found
 
 
+def flat(dump: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Fields by dotted name, as text; those that are None are left out."""
+    for name, value in dump.items():
+        where = join_path(path, name)
+        if isinstance(value, Mapping):
+            yield from flat(value, where)
+        elif value is not None:
+            yield where, str(value)
+
+
 def without(dump: dict[str, Any], *names: str, path: str = "") -> dict[str, Any]:
     """A dump without some fields or sections, by dotted name."""
     kept = {}

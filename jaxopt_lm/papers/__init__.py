@@ -9,4 +9,6 @@ Scales:
 
 Small, tiny and smoke read the State of the Union addresses. Durations in steps that a paper gives are there the same
 share of the run.
+
+`python -m jaxopt_lm.sweep --config=… --dry_run=True --measure=False` prints what a study trains, at paper's scale too.
 """

@@ -43,11 +43,15 @@ class SweepConfig(WithConfig):
     slurm: SlurmConfig = SlurmConfig()
     dry_run: bool = False
     """Print what would be trained, and how long it takes by a measured step; train nothing."""
+    measure: bool = True
+    """With dry_run, measure that step; False: print counts, rates and numbers of every arm, for runs that this machine
+    cannot train."""
     json: bool = False
     """Print that as JSON."""
 
     def __post_init__(self):
         require(self.workers is None or self.workers >= 1, f"workers={self.workers}: must be at least 1")
+        require(self.measure or self.dry_run, "measure=False: is of a dry run; give --dry_run=True too")
         local, usual = self.engine == "local", SlurmConfig()
         for name, value in vars(self.slurm).items():
             same = value == getattr(usual, name)
@@ -95,7 +99,8 @@ def run(words: Sequence[str], description: str) -> int:
 
         if asked.engine == "local" and slots[0] is not None:
             os.sched_setaffinity(0, slots[0])  # as the processes that would train, before JAX counts its cores
-        print(estimate.text(study, asked.slurm.jobs if asked.engine == "slurm" else len(slots), as_json=asked.json))
+        workers = asked.slurm.jobs if asked.engine == "slurm" else len(slots)
+        print(estimate.text(study, workers, as_json=asked.json, measure=asked.measure))
         return 0
     store = Store(Path(study.base.workdir), study)
     if asked.engine == "local":

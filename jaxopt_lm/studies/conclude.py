@@ -2,13 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from jaxopt_lm.dumps import to_dict
+from jaxopt_lm.dumps import flat, to_dict
 from jaxopt_lm.runs.machine import versions
 from jaxopt_lm.runs.read import read_history, read_machines
 from jaxopt_lm.studies import hardware
@@ -42,7 +41,7 @@ def collect(folder: str | os.PathLike) -> Report:
     runs = table(store, at.runs)
     chosen, baseline = choices(study, at.losses), study.baseline.name
     kinds = Counter(hardware.kind(read_machines(path / "runs" / name)) for name in only(runs, status=ENDED).id)
-    config = {"Config": dict(_flat(to_dict(study.base)))}
+    config = {"Config": dict(flat(to_dict(study.base)))}
     judged = [claim.judge(runs, chosen, baseline) for claim in study.claims]
     return Report(
         name=path.resolve().name,
@@ -71,12 +70,3 @@ def _asked(study: Study) -> str:
 def _table(found: Sequence[Verdict]) -> pd.DataFrame:
     rows = [[getattr(verdict, name) for name in _OF_VERDICTS] for verdict in found]
     return pd.DataFrame(rows, columns=list(_OF_VERDICTS))  # pyright: ignore[reportArgumentType]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Fields by dotted name; those that are None are left out."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            yield f"{prefix}{name}", str(value)

@@ -30,7 +30,7 @@ def study(name: str, scale: str) -> Study:
 
 @functools.cache
 def tokens_of_runs(name: str, scale: str) -> dict[str, int]:
-    """Tokens by id of every run, each once, that is planned where each best rate is inside its first grid."""
+    """Tokens by id of every run that is planned, each once, where each best rate is inside its first grid."""
     asked = study(name, scale)
     configs = map(asked.config, planned(asked))
     return {run_id(config): config.num_train_tokens for config in configs}

@@ -8,7 +8,7 @@ import pytest
 from jaxopt_lm.config_io import load_as
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.papers.scales import SCALES
-from jaxopt_lm.studies import Study
+from jaxopt_lm.studies import Study, estimate
 from tests.papers.costs import FILES, PAPERS, cost_line, docstring_line, study
 
 
@@ -50,6 +50,17 @@ def folder(scale: str):
 @pytest.mark.parametrize("name", FILES)
 def test_docstrings_have_the_cost_at_every_scale(name):
     assert docstring_line(PAPERS / f"{name}.py") == cost_line(name), "python -m tests.papers.costs"
+
+
+def test_a_dry_run_at_papers_scale_has_its_grids_and_numbers():
+    first, *lines = estimate.text(study("svrm/gamma", "paper"), 1, as_json=False, measure=False).splitlines()
+    assert first.startswith("9 runs (more where an optimum is not inside its grid), 117,964,800,000 tokens, ")
+    runs = "3 runs of 100,000 steps of 128 x 1024 tokens at 0.0003; name=svrm weight_decay=0.1 "
+    numbers = "b1=0.85 b2=0.98 eps=1e-08 gamma={} attention_multiplier=1.1 mlp_multiplier=1.0"
+    assert [line.replace("decay_roles=['embedding', 'attention', 'mlp', 'norm', 'head'] ", "") for line in lines] == [
+        f"{arm}: {runs}{numbers.format(gamma)}"
+        for arm, gamma in (("svrm", 0.3), ("svrm, gamma .1", 0.1), ("svrm, gamma .5", 0.5))
+    ]
 
 
 def test_an_unknown_scale_is_one_line():

@@ -46,6 +46,7 @@ def mine(learning_rate):
 MINE_ASKED = """from jaxopt_lm.optimizers import FromOptax
     mine = Arm(name="mine", optimizer=FromOptax("mine.py:mine", {"learning_rate": 0.1}), learning_rates=(0.1,))
 """
+GRID_AND_B1 = 'learning_rates=(1e-3, 1e-2), nuisance=(("b1", (0.5,)), ("b1=b2", (0.8,))))'
 TIMES = ["seconds", "tokens_per_sec"]
 
 
@@ -266,3 +267,24 @@ def test_a_dry_run(place):
     assert found["tokens"] == found["runs"] * 20 * 8 * 16
     assert found["hours"] > 0
     assert "h on 2 processes" in estimate.text(study, 2, as_json=False)
+
+
+def test_a_dry_run_without_a_measurement_has_what_every_arm_trains(place):
+    nuisance = Path("asked.py").read_text().replace("learning_rates=(1e-3, 1e-2))", GRID_AND_B1)
+    Path("asked.py").write_text(nuisance)
+    study = load_as(Study, "asked.py:1")
+    first, *lines = estimate.text(study, 2, as_json=False, measure=False).splitlines()
+    assert first.startswith("6 runs (more where an optimum is not inside its grid), 15,360 tokens, ")
+    assert lines == [
+        "adamw: 6 runs of 20 steps of 8 x 16 tokens at 0.001 0.01; name=adamw weight_decay=0.0 "
+        "decay_roles=['embedding', 'attention', 'mlp', 'norm', 'head'] b1=0.9 b2=0.95 eps=1e-15; also b1=0.5 b1=b2=0.8",
+    ]
+    (contest,) = json.loads(estimate.text(study, 2, as_json=True, measure=False))["contests"]
+    assert (contest["learning_rates"], contest["optimizer"]["b2"]) == ([0.001, 0.01], "0.95")
+
+
+def test_runs_of_equal_configs_are_counted_once(place):
+    study = load_as(Study, "asked.py:1")
+    twin = dataclasses.replace(study.arms[0], name="twin")
+    both = dataclasses.replace(study, arms=(study.arms[0], twin))
+    assert estimate.counted(both)["runs"] == estimate.counted(study)["runs"]
