@@ -5,8 +5,8 @@ neither a vocabulary, nor a decay of the rate, nor a z-loss: the rate is constan
 z-loss. Three of them report AdamW at about 4.927 nats under three budgets, so directions and gaps are reproduced, not
 losses.
 
-On the State of the Union the rate is 3.16e-3 for the papers' 3e-4: both are about a third of AdamW's best rate
-(3.16e-3 to 1e-3 at 150m and above, 1e-2 at tiny), and warmups are the same share of the run.
+On the State of the Union the rate is 3.16e-3, a third of AdamW's best at tiny (1e-2); the papers' 3e-4 is a tenth of
+what arXiv 2407.07972 finds best at 150m, a third of that at 300m and above. Warmups are the same share of the run.
 """
 
 import dataclasses

@@ -128,7 +128,7 @@ ROWS: Rows = {
         (
             put("silu(gate) * x", "silu(x) * gate"),
             "SwiGLU: gate and value the other way round",
-            "model/test_recorded.py -k recorded_logits",
+            "model/huggingface/test_exchange.py -k recorded_logits",
         ),
     ],
     "model/decoder.py::Block.__init__": [
