@@ -105,7 +105,8 @@ def test_losses_of_members_in_float32_are_those_of_their_solo_runs(name):
     configs = members_of(base_of(name))
     together = Program.of(configs[0], members=len(configs))
     _, losses = trained(together, population.stack([HParams.of(config) for config in configs]))
-    bound = 1e-3 if name == "soap" else 1e-5  # its eigenbases turn with rounding; in float64 it agrees as all do
+    # A sign or an eigenbasis turns with a rounding; in float64 they agree as all do.
+    bound = 1e-3 if name in ("lion", "signum", "soap") else 1e-5
     for i, config in enumerate(configs):
         _, alone = trained(Program.of(config), HParams.of(config))
         np.testing.assert_allclose([loss[i] for loss in losses], alone, rtol=bound)
