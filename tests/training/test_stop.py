@@ -23,7 +23,7 @@ from jaxopt_lm.optimizers.schedules import ConstantConfig
 from jaxopt_lm.processes import StopSignals, StopTogether
 from jaxopt_lm.runs.checkpoints import Checkpoints
 from jaxopt_lm.runs.read import read_metrics, saved_steps
-from jaxopt_lm.training import run, setup, tokens
+from jaxopt_lm.training import ensure_tokens, run, setup
 from jaxopt_lm.training.evaluation import evaluate_run
 from tests.conftest import TINY_MODEL, timeless
 
@@ -212,7 +212,7 @@ def test_a_signal_while_tokens_are_prepared(config, tmp_path, monkeypatch):
         def communicate(self, timeout):
             if self.returncode is None:
                 signal.raise_signal(signal.SIGINT)
-                raise tokens.subprocess.TimeoutExpired("prepare", timeout)
+                raise ensure_tokens.subprocess.TimeoutExpired("prepare", timeout)
             return "", ""
 
         def terminate(self):
@@ -223,7 +223,7 @@ def test_a_signal_while_tokens_are_prepared(config, tmp_path, monkeypatch):
 
         def __exit__(self, *exception): ...
 
-    monkeypatch.setattr(tokens.subprocess, "Popen", Child)
+    monkeypatch.setattr(ensure_tokens.subprocess, "Popen", Child)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, tokens_dir=str(tmp_path / "none")))
     output = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
