@@ -81,8 +81,8 @@ ROWS: Rows = {
             "model/test_decoder.py -k in_runs",
         ),
         (
-            put("// runs, length * (run + 1)", "// runs + (run > 0), length * (run + 1)"),
-            "attention: the first query of a run is left out",
+            put("bool))[start:]", "bool), -1)[start:]"),
+            "attention: no query sees its own key",
             "model/test_decoder.py -k in_runs",
         ),
     ],
