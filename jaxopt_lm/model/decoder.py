@@ -127,7 +127,7 @@ def causal_attention(q_BLHK: jax.Array, k_BLGK: jax.Array, v_BLGK: jax.Array) ->
     """
     batch, length, heads, width = q_BLHK.shape
     wide = _wide(q_BLHK.dtype)
-    # Heads before positions: XLA:CPU's products of the other order are half as fast, and copy the weights.
+    # Heads before positions: of the other order XLA:CPU's products have two thirds of the speed.
     q_BGRLK = q_BLHK.reshape(batch, length, k_BLGK.shape[2], -1, width).transpose(0, 2, 3, 1, 4)
     k_BGMK, v_BGMK = k_BLGK.transpose(0, 2, 1, 3), v_BLGK.transpose(0, 2, 1, 3)
     runs = max(1, min(4, length // 64))
@@ -137,7 +137,7 @@ def causal_attention(q_BLHK: jax.Array, k_BLGK: jax.Array, v_BLGK: jax.Array) ->
         logits_BGRLM = width**-0.5 * jnp.einsum(
             "bgrlk,bgmk->bgrlm", q_BGRLK[..., start:stop, :], k_BGMK[..., :stop, :], preferred_element_type=wide
         )
-        visible_LM = jnp.tril(jnp.ones((stop, stop), bool))[start:]
+        visible_LM = jnp.tri(stop - start, stop, start, dtype=bool)
         logits_BGRLM = jnp.where(visible_LM[None, None, None], logits_BGRLM, jnp.finfo(wide).min)
         weights_BGRLM = jax.nn.softmax(logits_BGRLM, axis=-1).astype(v_BLGK.dtype)
         mixed.append(jnp.einsum("bgrlm,bgmk->bgrlk", weights_BGRLM, v_BGMK[..., :stop, :]))

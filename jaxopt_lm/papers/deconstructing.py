@@ -20,7 +20,7 @@ from jaxopt_lm.model import preset
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.papers.deconstructing_optimizers import OPTIMIZERS, Known
 from jaxopt_lm.papers.scales import SHAPES, grid, parsed, shape_of
-from jaxopt_lm.studies import Arm, Claim, Rules, Study
+from jaxopt_lm.studies import Arm, Claim, LessSensitiveTo, Rules, SmallGain, Study
 from jaxopt_lm.studies.study import Values
 
 SIZES = ("150m", "300m", "600m", "1.2b")
@@ -102,6 +102,31 @@ class Scale:
         words = {"z_loss": "no QK norm or z-loss", "num_train_steps": "4x steps"}
         parts = [self.sizes[size]["name"], *(text for field, text in words.items() if field in variant)]
         return self.sizes[size] | variant | {"name": ", ".join(parts)}
+
+    def gains_little(self, what: str, arms: tuple[str, ...], own: str = "") -> SmallGain:
+        """Figure 7's claim about a number; `own` is the setting of the default where settings are its values."""
+        return SmallGain(
+            name="small gains",
+            text=f"No {what} gains more than .02 nats.",
+            arms=arms,
+            at_most=self.small_gain,
+            noise=self.seed_noise,
+            own=own,
+        )
+
+    def sgd_is_most_sensitive(self, *, over_settings: bool = False) -> tuple[LessSensitiveTo, ...]:
+        """To a number, the arms' nuisance axis, or `over_settings`: a claim for each of the other four."""
+        return tuple(
+            LessSensitiveTo(
+                name=f"{arm} and SGD",
+                text=f"SGD is more sensitive than {arm}.",
+                arm=arm,
+                than="sgdw",
+                noise=self.seed_noise,
+                over_settings=over_settings,
+            )
+            for arm in ADAPTIVE
+        )
 
     def values(self, *values: float) -> tuple[float, ...]:
         """Those of the values of a number that are tried at this scale."""

@@ -10,7 +10,7 @@ are, and Lion and Signum are more sensitive. At .9, all but SGD's own, it is Fig
 """
 
 from jaxopt_lm.papers.deconstructing import ADAPTIVE, FIVE, MOMENTA, WITHOUT, scale
-from jaxopt_lm.studies import AlikeAt, LessSensitiveTo, LowerAt, Study
+from jaxopt_lm.studies import AlikeAt, LowerAt, Study
 
 LOW, USUAL, HIGH = (0.0, 0.5), (0.8, 0.95, 0.98), (0.99,)
 
@@ -28,12 +28,6 @@ def get_config(arg: str = "") -> Study:
         values=USUAL,
         within=at.alike,
         noise=noise,
-    )
-    sgd = (
-        LessSensitiveTo(
-            name=f"{arm} and SGD", text=f"SGD is more sensitive than {arm}.", arm=arm, than="sgdw", noise=noise
-        )
-        for arm in ADAPTIVE
     )
     high = (
         LowerAt(
@@ -53,4 +47,4 @@ def get_config(arg: str = "") -> Study:
         for arm in ("adamw", "adafactor")
     )
     settings = (*at.settings("150m", variants=({}, WITHOUT)), *at.settings("300m"))
-    return at.study(arms, settings, (alike, *sgd, *high, *low), one_seed=True)
+    return at.study(arms, settings, (alike, *at.sgd_is_most_sensitive(), *high, *low), one_seed=True)

@@ -9,7 +9,7 @@ as known beforehand.
 """
 
 from jaxopt_lm.papers.deconstructing import scale
-from jaxopt_lm.studies import SmallGain, Study
+from jaxopt_lm.studies import Study
 
 ARMS, VALUES = ("adamw", "adafactor", "lion"), (0.8, 0.9, 0.98, 0.99)
 """Besides .95, the arms' own."""
@@ -18,11 +18,5 @@ ARMS, VALUES = ("adamw", "adafactor", "lion"), (0.8, 0.9, 0.98, 0.99)
 def get_config(arg: str = "") -> Study:
     at = scale(arg)
     arms = at.arms(*ARMS, fixed=True, nuisance=(("b2", at.values(*VALUES)),))
-    gain = SmallGain(
-        name="small gains",
-        text="No b2 gains more than .02 nats.",
-        arms=ARMS,
-        at_most=at.small_gain,
-        noise=at.seed_noise,
-    )
+    gain = at.gains_little("b2", ARMS)
     return at.study(arms, at.settings("150m"), (gain,), one_seed=True)

@@ -9,7 +9,7 @@ as give the same tokens; on the 150m model, at each optimizer's best rate as kno
 """
 
 from jaxopt_lm.papers.deconstructing import ADAPTIVE, FIVE, scale
-from jaxopt_lm.studies import SmallGain, Study
+from jaxopt_lm.studies import Study
 
 FACTORS = (1.0, 0.5, 2.0, 4.0)
 """Of the default, which is the first."""
@@ -28,12 +28,5 @@ def get_config(arg: str = "") -> Study:
         }
         for factor in at.values(*FACTORS)
     )
-    gain = SmallGain(
-        name="small gains",
-        text="No batch size gains more than .02 nats.",
-        arms=ADAPTIVE,
-        at_most=at.small_gain,
-        noise=at.seed_noise,
-        own=settings[0]["name"],
-    )
+    gain = at.gains_little("batch size", ADAPTIVE, own=settings[0]["name"])
     return at.study(at.arms(*FIVE, fixed=True), settings, (gain,), one_seed=True)

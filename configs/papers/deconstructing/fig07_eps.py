@@ -9,7 +9,7 @@ known beforehand.
 """
 
 from jaxopt_lm.papers.deconstructing import scale
-from jaxopt_lm.studies import SmallGain, Study
+from jaxopt_lm.studies import Study
 
 ARMS, VALUES = ("adamw", "adafactor"), (1e-12, 1e-8, 1e-5)
 """Besides 1e-15, the arms' own."""
@@ -18,11 +18,5 @@ ARMS, VALUES = ("adamw", "adafactor"), (1e-12, 1e-8, 1e-5)
 def get_config(arg: str = "") -> Study:
     at = scale(arg)
     arms = at.arms(*ARMS, fixed=True, nuisance=(("eps", at.values(*VALUES)),))
-    gain = SmallGain(
-        name="small gains",
-        text="No eps gains more than .02 nats.",
-        arms=ARMS,
-        at_most=at.small_gain,
-        noise=at.seed_noise,
-    )
+    gain = at.gains_little("eps", ARMS)
     return at.study(arms, at.settings("150m"), (gain,), one_seed=True)

@@ -9,7 +9,7 @@ model, at each optimizer's best rate as known beforehand.
 """
 
 from jaxopt_lm.papers.deconstructing import ADAPTIVE, FIVE, scale
-from jaxopt_lm.studies import LessSensitiveTo, SmallGain, Study
+from jaxopt_lm.studies import Study
 
 STEPS = (2_500, 500, 1_250, 5_000, 10_000, 15_000, 20_000)
 """Of 25,000; the default first."""
@@ -22,23 +22,7 @@ def get_config(arg: str = "") -> Study:
         base | {"name": f"warmup {steps / 25_000:g}", "schedule.warmup_fraction": steps / 25_000}
         for steps in at.values(*STEPS)
     )
-    gain = SmallGain(
-        name="small gains",
-        text="No warmup gains more than .02 nats.",
-        arms=ADAPTIVE,
-        at_most=at.small_gain,
-        noise=at.seed_noise,
-        own=settings[0]["name"],
+    gain = at.gains_little("warmup", ADAPTIVE, own=settings[0]["name"])
+    return at.study(
+        at.arms(*FIVE, fixed=True), settings, (gain, *at.sgd_is_most_sensitive(over_settings=True)), one_seed=True
     )
-    sgd = (
-        LessSensitiveTo(
-            name=f"{arm} and SGD",
-            text=f"SGD is more sensitive than {arm}.",
-            arm=arm,
-            than="sgdw",
-            noise=at.seed_noise,
-            over_settings=True,
-        )
-        for arm in ADAPTIVE
-    )
-    return at.study(at.arms(*FIVE, fixed=True), settings, (gain, *sgd), one_seed=True)

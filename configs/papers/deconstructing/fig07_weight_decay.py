@@ -10,7 +10,7 @@ the gain is judged against what counts as alike there, for .02 nats are below th
 """
 
 from jaxopt_lm.papers.deconstructing import ADAPTIVE, FIVE, scale
-from jaxopt_lm.studies import LessSensitiveTo, SmallGain, Study
+from jaxopt_lm.studies import Study
 
 DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Besides 0, the arms' own."""
@@ -22,20 +22,8 @@ def get_config(arg: str = "") -> Study:
         at.arm(name, fixed=True, nuisance=(("weight_decay", _over(at.values(*DECAYS), at.known.best[name])),))
         for name in FIVE
     )
-    gain = SmallGain(
-        name="small gains",
-        text="No decay gains more than .02 nats.",
-        arms=ADAPTIVE,
-        at_most=at.small_gain,
-        noise=at.seed_noise,
-    )
-    sgd = (
-        LessSensitiveTo(
-            name=f"{arm} and SGD", text=f"SGD is more sensitive than {arm}.", arm=arm, than="sgdw", noise=at.seed_noise
-        )
-        for arm in ADAPTIVE
-    )
-    return at.study(arms, at.settings("150m"), (gain, *sgd), one_seed=True)
+    gain = at.gains_little("decay", ADAPTIVE)
+    return at.study(arms, at.settings("150m"), (gain, *at.sgd_is_most_sensitive()), one_seed=True)
 
 
 def _over(decays: tuple[float, ...], rate: float) -> tuple[float, ...]:

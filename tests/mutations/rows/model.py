@@ -76,12 +76,12 @@ ROWS: Rows = {
             "model/test_decoder.py -k 'rounded or in_bfloat16'",
         ),
         (
-            put("[start:]", "[-1:]"),
+            put("stop, start, dtype", "stop, stop, dtype"),
             "attention: in a run of queries each sees all keys of its last",
             "model/test_decoder.py -k in_runs",
         ),
         (
-            put("bool))[start:]", "bool), -1)[start:]"),
+            put("stop, start, dtype", "stop, start - 1, dtype"),
             "attention: no query sees its own key",
             "model/test_decoder.py -k in_runs",
         ),
