@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Where a machine sets it, every process that a test starts would compile the sources of jax and TensorFlow anew, for 4 to 12 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: train test test-quick test-full test-slurm check bare transformers bench-torch lock setup clean
 
 train: .venv/ready
