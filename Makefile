@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Where a machine sets it, every process that a test starts would compile the sources of jax and TensorFlow anew, for 4 to 12 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train test test-quick test-full test-slurm check bare transformers bench-torch lock setup clean
+.PHONY: train test test-quick test-full test-slurm check bare results transformers bench-torch lock setup clean
 
 train: .venv/ready
 	$(BIN)/python -m jaxopt_lm.train --config=configs/quickstart.py
@@ -42,6 +42,10 @@ bare:
 	sed -nE 's/^([A-Za-z0-9_.-]+==[^ ]+).*/\1/p' requirements/lock.txt > .venv-bare/constraints.txt
 	.venv-bare/bin/pip install --quiet --disable-pip-version-check --no-compile -c .venv-bare/constraints.txt .
 	.venv-bare/bin/python tests/bare.py
+
+# docs/results/README.md and its figures from the tables beside it; says which studies have not been run.
+results: .venv/ready
+	$(BIN)/python -m jaxopt_lm.papers.results
 
 # Our checkpoint folders in the real transformers, in an environment of its own with PyTorch; not part of CI.
 transformers: .venv/ready

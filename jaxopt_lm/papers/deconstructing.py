@@ -16,6 +16,7 @@ from typing import Any
 
 from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig
 from jaxopt_lm.data.config import CC_ALL_32000_SHA256
+from jaxopt_lm.errors import require
 from jaxopt_lm.model import preset
 from jaxopt_lm.optimizers.schedules import WarmupCosineConfig
 from jaxopt_lm.papers.deconstructing_optimizers import OPTIMIZERS, Known
@@ -54,6 +55,7 @@ class Scale:
       small_gain: nats per token that the paper calls a small gain, .02; elsewhere `alike`, for .02 is below the noise.
       seed_noise: nats per token, see above.
       most: so many values at most of a number that is not the rate.
+      trained: those of `SIZES` that are trained.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Scale:
     small_gain: float
     seed_noise: float
     most: int = 9
+    trained: tuple[str, ...] = SIZES
 
     def study(
         self,
@@ -91,8 +94,9 @@ class Scale:
         return Study(base=self.base, arms=arms, settings=_apart(settings), rules=rules, claims=claims)
 
     def settings(self, *sizes: str, variants: tuple[Values, ...] = ({},)) -> tuple[Values, ...]:
-        """Settings of some of `SIZES`, each in every variant; once where two sizes are the same at this scale."""
-        return _apart(self._setting(size, variant) for variant in variants for size in sizes)
+        """Settings of those of the sizes that are trained, each in every variant; equal ones at this scale are one."""
+        here = [size for size in sizes if size in self.trained]
+        return _apart(self._setting(size, variant) for variant in variants for size in here)
 
     def names(self, *sizes: str, variants: tuple[Values, ...] = ({},)) -> tuple[str, ...]:
         """The names of these settings, for claims and arms."""
@@ -159,15 +163,20 @@ def scale(arg: str) -> Scale:
     """The scale that a config file's argument asks for: `scale=tiny` by default.
 
     Args:
-      arg: what `get_config` is given. For scale=paper, data_dir and vocabulary are as for `configs/c4.py`.
+      arg: what `get_config` is given. `sizes=150m+300m` trains these alone. For scale=paper, data_dir and vocabulary
+        are as for `configs/c4.py`.
 
     Raises:
-      InputError: an unknown scale or key.
+      InputError: an unknown scale, size or key.
     """
-    values = parsed(arg, data_dir="tensorflow_datasets", vocabulary="cc_all.32000/sentencepiece.model")
-    if values.scale == "paper":
-        return _paper(values.data_dir, values.vocabulary)
-    return _on_sotu(values.scale)
+    values = parsed(
+        arg, data_dir="tensorflow_datasets", vocabulary="cc_all.32000/sentencepiece.model", sizes="+".join(SIZES)
+    )
+    trained = tuple(values.sizes.split("+"))
+    unknown = [size for size in trained if size not in SIZES]
+    require(not unknown, f"config argument 'sizes={values.sizes}': must be of {', '.join(SIZES)}, joined by +")
+    at = _paper(values.data_dir, values.vocabulary) if values.scale == "paper" else _on_sotu(values.scale)
+    return dataclasses.replace(at, trained=trained)
 
 
 _SCHEDULE = WarmupCosineConfig(warmup_fraction=0.1, start_fraction=0.1, end_fraction=0.1)

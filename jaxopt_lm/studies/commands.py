@@ -20,10 +20,10 @@ from jaxopt_lm.config_io import WithConfig, config_flag, load_as, overridden, pa
 from jaxopt_lm.data.tokens import TokenStore
 from jaxopt_lm.errors import require
 from jaxopt_lm.processes import StopSignals
-from jaxopt_lm.studies.coordinate import Progress, coordinate, progress
+from jaxopt_lm.studies.coordinate import coordinate, progress
 from jaxopt_lm.studies.display import StudyDisplay, named
 from jaxopt_lm.studies.local import Local, slots_of_this_machine
-from jaxopt_lm.studies.search import choices, noise_runs
+from jaxopt_lm.studies.search import Progress, choices, noise_runs
 from jaxopt_lm.studies.slurm import Slurm, SlurmConfig, require_commands
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Rules, Run, Study

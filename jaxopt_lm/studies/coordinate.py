@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from jaxopt_lm.errors import InputError
 from jaxopt_lm.studies.local import Ended
-from jaxopt_lm.studies.search import wanted
+from jaxopt_lm.studies.search import Progress, followed
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Run
 
@@ -29,37 +29,9 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-class Progress(NamedTuple):
-    """Where a study is.
-
-    Attributes:
-      runs: wanted so far, see `search.wanted`.
-      losses: of those that have ended.
-    """
-
-    runs: list[Run]
-    losses: dict[Run, float]
-
-    @property
-    def open(self) -> list[Run]:
-        """What has not ended, in the order to train it."""
-        return [run for run in self.runs if run not in self.losses]
-
-
 def progress(store: Store, known: dict[Run, float] | None = None) -> Progress:
-    """Where a study is, by its files.
-
-    Args:
-      store: the study.
-      known: losses that need not be read again.
-    """
-    losses = dict(known or {})
-    while True:
-        runs = wanted(store.study, losses)
-        new = store.losses([run for run in runs if run not in losses])
-        if not new:
-            return Progress(runs, losses)
-        losses |= new
+    """Where a study is, by its files; losses that are known are not read again."""
+    return followed(store.study, store.losses, known)
 
 
 def coordinate(

@@ -9,8 +9,7 @@ from rich.text import Text
 
 from jaxopt_lm import terminal
 from jaxopt_lm.runs.read import read_metrics
-from jaxopt_lm.studies.coordinate import Progress
-from jaxopt_lm.studies.search import written
+from jaxopt_lm.studies.search import Progress, written
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Run
 

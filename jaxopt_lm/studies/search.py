@@ -14,7 +14,8 @@ What is wanted depends on what has ended alone, not on when it did, so a study t
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from jaxopt_lm.studies.choice import TUNING_SEED, Choice
 from jaxopt_lm.studies.study import Arm, Run, Study
@@ -36,6 +37,42 @@ def wanted(study: Study, losses: Losses) -> list[Run]:
         return noise
     found = noise + [run for setting, arm in study.contests for run in _Search(study, setting, arm, losses).runs]
     return list(dict.fromkeys(found))
+
+
+class Progress(NamedTuple):
+    """Where a study is.
+
+    Attributes:
+      runs: wanted so far.
+      losses: of those that have ended.
+    """
+
+    runs: list[Run]
+    losses: dict[Run, float]
+
+    @property
+    def open(self) -> list[Run]:
+        """What has not ended, in the order to train it."""
+        return [run for run in self.runs if run not in self.losses]
+
+
+def followed(
+    study: Study, find: Callable[[Sequence[Run]], Mapping[Run, float]], known: Losses | None = None
+) -> Progress:
+    """Where a study is.
+
+    Args:
+      study: the study.
+      find: the losses of those of the runs that have ended.
+      known: losses that need not be found again.
+    """
+    losses = dict(known or {})
+    while True:
+        runs = wanted(study, losses)
+        new = find([run for run in runs if run not in losses])
+        if not new:
+            return Progress(runs, losses)
+        losses |= new
 
 
 def choices(study: Study, losses: Losses) -> list[Choice]:
