@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import functools
 import gc
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax._src.interpreters import mlir
 
 from jaxopt_lm import compilation_cache
 from jaxopt_lm.config import CheckpointConfig, DataConfig, EvalConfig, LoggingConfig, TrainConfig
@@ -47,7 +49,8 @@ def pytest_configure(config):
     """Without --full, programs are compiled quickly, not well, here and in processes that tests start.
 
     Tracing makes many objects, so circles among them are looked for less often, and notes in each operation the lines
-    of Python that it comes from, which nobody reads here.
+    of Python that it comes from, which nobody reads here. JAX loads MLIR's dialects anew for every program, 6 ms of the
+    15 that lowering a small one takes; here once.
     """
     gc.set_threshold(200_000, 20, 100)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's job in the background has it
@@ -55,9 +58,12 @@ def pytest_configure(config):
     if not config.getoption("--full"):
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}".strip()
+        flags = os.environ.get("XLA_FLAGS", "")
+        if QUICKLY not in flags:  # as a worker of xdist inherits it; cached programs are kept by the very text
+            os.environ["XLA_FLAGS"] = f"{flags} {QUICKLY}".strip()
         jax.config.update("jax_disable_most_optimizations", True)
         jax.config.update("jax_traceback_in_locations_limit", 0)
+        mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 
 def pytest_collection_modifyitems(config, items):

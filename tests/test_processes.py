@@ -98,17 +98,40 @@ def assert_same_lines(config, expected) -> None:
         assert mine == pytest.approx(theirs, rel=1e-5)
 
 
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.full), 1])
+def test_two_stop_together_then_one_dies_and_one_alone_goes_on(config, alone, tmp_path):
+    """SIGTERM to one; the same command again, SIGKILL to one; then in one process: the lines of one run."""
+    with processes(config, tmp_path, 2) as started:
+        wait_until(lambda: any(line["step"] >= 2 for line in read_metrics(config.workdir)), started[0])
+        started[1].send_signal(signal.SIGTERM)
+        printed = [process.communicate(timeout=SECONDS) for process in started]
+    assert [process.returncode for process in started] == [143, 143], printed
+    steps = saved_steps(Path(config.workdir, "checkpoints"))
+    assert f"stopped at step {steps[-1]}; the same command goes on from there" in printed[0][0]
+    with processes(config, tmp_path, 2) as started:
+        wait_until(lambda: has_saved(config, 16), started[0])
+        assert_the_other_ends(started, killed=1)
+    (output,) = finish(config, tmp_path, 1)
+    assert "resuming" in output
+    assert_same_lines(config, alone)
+
+
+def assert_the_other_ends(started: list[forked.Popen], killed: int) -> None:
+    """Kills one; the other ends within a minute, and says why."""
+    started[killed].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    _, errors = started[1 - killed].communicate(timeout=60)
+    assert time.monotonic() - began < 60
+    assert started[1 - killed].returncode in (-signal.SIGABRT, 1)
+    assert "UNAVAILABLE" in errors or "coordination service" in errors or "If another process ended" in errors, errors
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("victim", [0, 1])
 def test_one_dies_and_the_other_ends_within_a_minute_then_two_go_on_then_one(config, alone, tmp_path, victim):
     """SIGKILL to one; the same command again, SIGKILL to both; then in one process: the lines of one run."""
     with processes(config, tmp_path, 2) as started:
         wait_until(lambda: has_saved(config, 8), started[0])
-        started[victim].send_signal(signal.SIGKILL)
-        began = time.monotonic()
-        _, errors = started[1 - victim].communicate(timeout=60)
-        assert time.monotonic() - began < 60
-    assert started[1 - victim].returncode in (-signal.SIGABRT, 1)
-    assert "UNAVAILABLE" in errors or "coordination service" in errors or "If another process ended" in errors, errors
+        assert_the_other_ends(started, victim)
     with processes(config, tmp_path, 2) as started:
         wait_until(lambda: has_saved(config, 16), started[0])
         for process in started:
@@ -118,6 +141,7 @@ def test_one_dies_and_the_other_ends_within_a_minute_then_two_go_on_then_one(con
     assert_same_lines(config, alone)
 
 
+@pytest.mark.full
 def test_sigterm_to_one_stops_both_after_the_same_step(config, alone, tmp_path):
     with processes(config, tmp_path, 2) as started:
         wait_until(lambda: any(line["step"] >= 2 for line in read_metrics(config.workdir)), started[0])

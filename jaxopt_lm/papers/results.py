@@ -181,14 +181,14 @@ def page(configs: Path, out: Path) -> str:
         title = (_docstring(piece.file).partition("\n")[0]).rstrip(".")
         lines = [f"### {title}", f"`python -m jaxopt_lm.sweep --config={piece.config}`", *body]
         sections.append("\n\n".join(lines + ([markdown(claims).strip()] if len(claims) else [])))
-    counted = ", ".join(f"{outcomes[name]} {name}" for name in (HOLDS, FAILS, OPEN, NOT_RUN))
+    counted = ", ".join(f"{name} {outcomes[name]}" for name in (HOLDS, FAILS, OPEN, NOT_RUN))
     return "\n\n".join([_HEAD.format(counted=counted, total=sum(outcomes.values())), *sections]) + "\n"
 
 
 _HEAD = """# What the papers claim, and what was found
 
 Made by `make results` from the tables in `tiny/`: nothing here is copied by hand but the remarks. The claims of five
-papers are predicates on a study's table, judged by seeds that chose nothing: {total} claims, of which {counted}.
+papers are predicates on a study's table, judged by seeds that chose nothing. Of {total} claims: {counted}.
 
 All of it is at scale=tiny: models of width 64 with two to eight layers, the State of the Union addresses with a
 vocabulary of 4,096, 200 steps of 32 x 64 tokens, on two CPU cores. `small`, on one GPU, and `paper` have not been run.

@@ -187,13 +187,9 @@ def test_processes_that_see_other_files_are_refused(short, monkeypatch, theirs, 
 @pytest.mark.parametrize("kib", [3, pytest.param(30, marks=pytest.mark.full)])
 def test_a_full_disk_while_saving(short, tmp_path, kib):
     """One line, exit code 2; the last good checkpoint stays and the run goes on from it."""
-    straight = dataclasses.replace(short, workdir=str(tmp_path / "straight"))
-    quiet_train(straight)
     wide = dataclasses.replace(short.model, embed_dim=64, mlp_dim=256)
-    short, straight = (
-        dataclasses.replace(config, model=wide, logging=dataclasses.replace(config.logging, every_steps=4))
-        for config in (short, dataclasses.replace(straight, workdir=str(tmp_path / "wide")))
-    )
+    short = dataclasses.replace(short, model=wide, logging=dataclasses.replace(short.logging, every_steps=4))
+    straight = dataclasses.replace(short, workdir=str(tmp_path / "straight"))
     quiet_train(straight)
     quiet_train(short)
     for step in (8, 12):

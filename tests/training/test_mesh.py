@@ -81,8 +81,8 @@ def assert_same_lines(one, other):
         assert a == pytest.approx(b, rel=2e-4)
 
 
-def test_a_run_goes_on_on_another_mesh(tiny, tmp_path):
-    """Of eight devices on one, of one on four."""
+def test_a_run_goes_on_on_another_mesh(tiny, tmp_path, full):
+    """Of eight devices on one; with --full of one on four too."""
     config = dataclasses.replace(tiny, num_train_steps=12, checkpoint=CheckpointConfig(every_steps=4))
     eight = dataclasses.replace(config, workdir=str(tmp_path / "eight"), mesh=MeshConfig(fsdp=2, tensor=2))
     for each, devices in ((config, 1), (eight, 8)):
@@ -91,7 +91,8 @@ def test_a_run_goes_on_on_another_mesh(tiny, tmp_path):
     single = timeless(config.workdir)
     assert_same_lines(timeless(eight.workdir), single)
 
-    for each, mesh, devices in ((eight, MeshConfig(), 1), (config, MeshConfig(data=1, fsdp=-1, tensor=2), 4)):
+    others = ((eight, MeshConfig(), 1), (config, MeshConfig(data=1, fsdp=-1, tensor=2), 4))
+    for each, mesh, devices in others if full else others[:1]:
         shutil.rmtree(Path(each.workdir, "checkpoints", "12"))
         done = run(dataclasses.replace(each, mesh=mesh), tmp_path, devices)
         assert done.returncode == 0, done.stderr
@@ -105,6 +106,7 @@ def test_microbatches_stay_divided_over_the_devices():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@FULL
 def test_gradients_in_bfloat16_on_a_mesh_are_those_in_float32_on_one_device():
     """Of every parameter, on tokens as uneven as words are, to rounding; in one part and in four."""
     done = on_devices(8, [sys.executable, "-m", "tests.training.meshes", "bfloat16"])

@@ -112,6 +112,7 @@ def test_losses_of_members_in_float32_are_those_of_their_solo_runs(name):
         np.testing.assert_allclose([loss[i] for loss in losses], alone, rtol=bound)
 
 
+@pytest.mark.full
 def test_members_in_bfloat16_have_their_runs_dtypes():
     narrow = dataclasses.replace(BASE.model, param_dtype="bfloat16", compute_dtype="bfloat16")
     configs = members_of(dataclasses.replace(BASE, model=narrow), 2)
