@@ -189,6 +189,30 @@ def test_svrm_is_adam_without_correction_the_gradient_and_its_recursion():
         np.testing.assert_allclose(some[t - 1], m / (jnp.sqrt(v) + 1e-8), rtol=1e-10)
 
 
+def test_svrm_adds_variance_where_gradients_are_independent_noise():
+    """Its estimate g + c (g - g_prev), c = gamma b1 / (1 - b1), has 1 + 2 c + 2 c^2 times the gradient's variance.
+
+    10.18 times at its defaults; its average, m, has 2.38 times that of Adam's.
+    """
+    b1, b2, eps, gamma, draws, steps = 0.85, 0.98, 1e-8, 0.3, 100_000, 60
+    noise = np.random.default_rng(0).normal(size=(steps, draws))
+    tx = o.scale_by_svrm(b1=b1, b2=b2, eps=eps, gamma=gamma)
+
+    def step(state, g):
+        u, state = tx.update(g, state)
+        return state, (u * (jnp.sqrt(state.nu) + eps), state.mu)
+
+    _, (m, average) = jax.lax.scan(step, tx.init(noise[0]), noise)
+    estimate = (m[-1] - b1 * m[-2]) / (1 - b1)
+    c = gamma * b1 / (1 - b1)
+    assert 1 + 2 * c + 2 * c**2 == pytest.approx(10.18)
+    assert np.var(estimate) / np.var(noise[-1]) == pytest.approx(10.18, rel=0.02)
+    of_average = (1 - b1) / (1 + b1)
+    expected = (1 - gamma) ** 2 * of_average + gamma**2 + 2 * gamma * (1 - gamma) * (1 - b1)
+    assert np.var(m[-1]) / np.var(average[-1]) == pytest.approx(expected / of_average, rel=0.02)
+    assert expected / of_average == pytest.approx(2.38, abs=0.01)
+
+
 def test_almvr_is_adam_with_eps_inside_and_no_correction_of_the_momentum():
     _, grads = world(6)
     grads = [g["mlp"] for g in grads]
