@@ -11,7 +11,9 @@ import contextlib
 import copy
 import dataclasses
 import io
+import itertools
 import re
+import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,11 +106,18 @@ def config_flag(argv: Sequence[str] | None = None) -> tuple[str | None, list[str
     return known.config, rest
 
 
+_OFTEN = (
+    *("workdir", "num_train_steps", "global_batch_size", "length", "optimizer", "optimizer.learning_rate"),
+    *("schedule", "seed", "mesh.fsdp", "checkpoint.every_steps"),
+)
+
+
 def overridden(default: _A, description: str, flags: list[str]) -> _A:
     """Arguments with what flags change of them, as in `from_command_line`."""
     note = (
         "--config=FILE.py[:key=value,…] or --config=RUN/config.json is read first; of a run with an optimizer of its "
         "user's own it executes the source kept there. The fields below override it; the defaults are its values. "
+        f"Often changed: {', '.join(f'--config.{name}' for name in _OFTEN)}. "
         "--config.optimizer=NAME and --config.schedule=NAME choose another one: of "
         f"{', '.join(OPTIMIZERS)}; of {', '.join(SCHEDULES)}; or your own as FILE.py:CLASS or MODULE:CLASS, or of an "
         "optimizer MODULE:FUNCTION, a function that returns an optax transformation. Its fields then have its own "
@@ -166,8 +175,13 @@ def _chosen(base: type, spec: str, loaded: Any, where: str) -> Any:
 def parse_command_line(
     cls: type[_T], description: str, argv: Sequence[str] | None = None, *, default: _T | None = None
 ) -> _T:
-    """An instance of a dataclass from `--field=value` arguments, through tyro; its errors become `InputError`s."""
+    """An instance of a dataclass from `--field=value` arguments, through tyro; its errors become `InputError`s.
+
+    A bool of the class itself may stand alone, `--dry_run`, which is True.
+    """
     import tyro
+
+    argv = _spelled_out(cls, sys.argv[1:] if argv is None else argv)
 
     messages = io.StringIO()
     options: dict[str, Any] = {} if default is None else {"default": default}
@@ -176,6 +190,7 @@ def parse_command_line(
             return tyro.cli(
                 cls,
                 args=argv,
+                prog=_program(),
                 description=description,
                 use_underscores=True,
                 config=(tyro.conf.FlagConversionOff,),
@@ -187,12 +202,30 @@ def parse_command_line(
         raise
 
 
+def _spelled_out(cls: type, argv: Sequence[str]) -> list[str]:
+    """The arguments, bools that stand alone with their value."""
+    alone = {f"--{name}" for name, hint in typing.get_type_hints(cls).items() if hint is bool}
+    return [
+        f"{word}=True" if word.replace("-", "_").replace("__", "--", 1) in alone and after.startswith("-") else word
+        for word, after in itertools.pairwise([*argv, "--"])
+    ]
+
+
+def _program() -> str | None:
+    """How the command was called, `python -m jaxopt_lm.train`; None: not as a module."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec else None
+
+
 def _one_line(message: str) -> str:
     """tyro's boxed message without its frame, title and pointer to --help."""
     lines = [line.strip("│╰╯─ \t") for line in message.splitlines() if not line.startswith("╭")]
     text = " ".join(line for line in lines if line and not line.startswith("For full helptext"))
     text = text.partition(" Argument helptext:")[0]
     text = re.sub(r"^Value error -+ (.*?) -+$", r"\1", text)  # a title where the terminal has no frames
+    if unknown := re.match(r"Unrecognized options: (.*?)(?: Perhaps you meant: (.*))?$", text):
+        near = re.findall(r"(--[\w.]+) [A-Z{\[]", unknown[2] or "")[:3]
+        return f"{unknown[1]}: unknown option; " + (f"did you mean {' or '.join(near)}?" if near else "see --help")
     if text.startswith("Missing from"):
         return f"{', '.join(re.findall(r'(--[a-z_.0-9]+) [A-Z{[]', text))}: is missing; give it a value"
     found = re.match(r"Error parsing (config\.)?([\w.]+): ", text)

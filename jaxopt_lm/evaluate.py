@@ -2,6 +2,7 @@
 
     python -m jaxopt_lm.evaluate --workdir=runs/quickstart
     python -m jaxopt_lm.evaluate --workdir=runs/quickstart --step=600 --tokens_dir=tokens/books
+    python -m jaxopt_lm.evaluate --workdir=runs/quickstart --split=train --max_batches=100
 
 Prints a table and writes the same as JSON into `evaluations/` of the run. Other tokens must be of the run's vocabulary:
 python -m jaxopt_lm.prepare --vocabulary=RUN_TOKENS/sentencepiece.model.

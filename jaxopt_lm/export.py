@@ -2,6 +2,7 @@
 
     python -m jaxopt_lm.export --workdir=runs/mine --out=exported/mine
     python -m jaxopt_lm.export --workdir=runs/mine --out=exported/mine_1000 --step=1000
+    python -m jaxopt_lm.export --workdir=/checkpoints/run_17 --out=/models/run_17
 
 The folder gets config.json, model.safetensors (beyond 5 GB shards and an index) and the vocabulary of the run's tokens:
 tokenizer.model, and tokenizer.json, by which transformers gives the same ids. The parameters are those that the run

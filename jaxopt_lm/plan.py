@@ -1,6 +1,8 @@
 """Says what a training run would cost on a mesh that this machine does not have.
 
     python -m jaxopt_lm.plan --config=configs/c4.py:size=1.2b,chips=64 --devices=64 --chip=H100
+    python -m jaxopt_lm.plan --config=configs/quickstart.py --devices=8 --chip=v5e --config.mesh.fsdp=8
+    python -m jaxopt_lm.plan --config=RUN/config.json --devices=16 --chip=H100 --config.model.remat=full
 
 Lowers and compiles the real step for so many fake devices, on the CPU, and prints what each device holds, computes and
 exchanges. No array of the model is allocated, and no accelerator is touched.

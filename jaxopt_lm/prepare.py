@@ -2,6 +2,7 @@
 
     python -m jaxopt_lm.prepare --task=sotu --vocab_size=8192 --tokens_dir=tokens/sotu_8192
     python -m jaxopt_lm.prepare --task=text --files='books/*.txt' --vocab_size=8192 --tokens_dir=tokens/books
+    python -m jaxopt_lm.prepare --task=c4 --files=/data/tfds --vocabulary=cc_all.32000.model --tokens_dir=tokens/c4
 
 The same command again goes on where it was stopped, in any number of processes at once; where all is done it checks
 every file against its checksum, those of the text too. Training calls this by itself when the tokens of its config are

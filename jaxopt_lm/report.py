@@ -1,6 +1,8 @@
 """Draws what the files of a run, or of a study, hold.
 
     python -m jaxopt_lm.report --workdir=runs/quickstart
+    python -m jaxopt_lm.report --workdir=runs/compare
+    python -m jaxopt_lm.report --workdir=runs/compare --watch=True
 
 Writes loss.png, training and evaluation loss against tokens, into the folder of a run. Into that of a study, which may
 be running, it writes report.html: one page with the answer first, and its figures and tables as files beside it.

@@ -2,6 +2,7 @@
 
     python -m jaxopt_lm.train --config=configs/quickstart.py
     python -m jaxopt_lm.train --config=configs/quickstart.py:optimizer=lion --config.optimizer.learning_rate=1e-3
+    python -m jaxopt_lm.train --config=runs/quickstart/config.json --config.workdir=runs/again --config.seed=1
 
 The same command again goes on where the run stopped. Exit code 0: done; 1: diverged; 2: bad input; 130 and 143: stopped
 by SIGINT or SIGTERM, state saved; several processes: 143 for either.

@@ -273,6 +273,37 @@ def test_what_prepare_refuses_is_named_as_its_flag():
         parse_command_line(TokensConfig, "", ["--vocab_size=0"])
 
 
+def test_a_bool_of_the_command_may_stand_alone():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Words:
+        dry_run: bool = False
+        json: bool = True
+        steps: int = 1
+
+    def parsed(*argv: str) -> Words:
+        return parse_command_line(Words, "", argv)
+
+    assert parsed() == Words()
+    assert (
+        parsed("--dry-run", "--json=False") == parsed("--json", "False", "--dry_run") == Words(dry_run=True, json=False)
+    )
+    assert parsed("--dry_run", "False", "--steps=2") == Words(steps=2)
+
+
+@pytest.mark.parametrize(
+    ("flag", "mend"),
+    [
+        ("--config.num_train_step=5", "did you mean --config.num_train_steps?"),
+        ("--config.optimizer.beta2=.9", "did you mean --config.optimizer.b2 or --config.optimizer.b1"),
+        ("--nonsense=1", "see --help"),
+    ],
+)
+def test_an_unknown_option_is_named_with_what_was_meant(flag, mend):
+    with pytest.raises(InputError) as refused:
+        from_command_line(WithConfig, "", [f"--config={ROOT}/configs/quickstart.py", flag])
+    assert str(refused.value).startswith(f"{flag}: unknown option; {mend}")
+
+
 @pytest.mark.parametrize(
     ("section", "name", "value"),
     [

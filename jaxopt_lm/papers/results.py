@@ -29,16 +29,19 @@ from jaxopt_lm.runs.read import read_machines
 from jaxopt_lm.studies import Study, figures, hardware, points
 from jaxopt_lm.studies.choice import Choice
 from jaxopt_lm.studies.claims import FAILS, HOLDS, OPEN
+from jaxopt_lm.studies.conclude import verdict_table
 from jaxopt_lm.studies.coordinate import progress
 from jaxopt_lm.studies.drawing import styles
 from jaxopt_lm.studies.frames import ENDED, only
 from jaxopt_lm.studies.fresh import fresh, rows
 from jaxopt_lm.studies.markup import markdown, saved
 from jaxopt_lm.studies.search import choices, followed, written
+from jaxopt_lm.studies.sentences import JUDGED
 from jaxopt_lm.studies.statistics import t_interval
 from jaxopt_lm.studies.store import Store
 from jaxopt_lm.studies.study import Run
 from jaxopt_lm.studies.table import table
+from jaxopt_lm.studies.verdicts import verdicts
 
 NOT_RUN = "not run"
 _SCALE = "scale=tiny"
@@ -123,13 +126,17 @@ def add(spec: str, configs: Path, out: Path) -> None:
 
 
 def found(study: Study, runs: pd.DataFrame) -> tuple[Found, bytes]:
-    """What a table says of its study, and its figure of losses against rates, a PNG."""
+    """What a table says of its study, and its figure, a PNG: of rates, or of differences where each arm has one."""
     losses = _losses(study, runs)
     chosen, baseline = choices(study, losses), study.baseline.name
     claims = pd.DataFrame([claim.judge(runs, chosen, baseline)._asdict() for claim in study.claims])
     frame = pd.DataFrame(chosen, columns=list(Choice._fields))  # pyright: ignore[reportArgumentType]
     looks = styles([arm.name for arm in study.arms], baseline)
-    drawn = figures.rates(only(runs, status=ENDED), frame, points.fit_points(runs), looks)
+    judged = only(verdict_table(verdicts(runs, chosen, baseline, study.rules.level)), kind=JUDGED)
+    if len(judged) and all(len(arm.learning_rates) == 1 for arm in study.arms):
+        drawn = figures.differences(judged, looks, baseline)
+    else:
+        drawn = figures.rates(only(runs, status=ENDED), frame, points.fit_points(runs), looks)
     best = pd.DataFrame([_best(choice, runs) for choice in chosen])
     return Found(claims, best), saved(drawn.figure, "png")
 
@@ -216,7 +223,7 @@ def _body(piece: Piece, out: Path, runs: pd.DataFrame, result: Found) -> Iterato
     if notes.exists():
         yield notes.read_text().strip()
     picture = piece.with_suffix(".png").relative_to(out).as_posix()
-    yield f"![loss against learning rate]({picture})"
+    yield f"![{piece.stem.name}]({picture})"
     best = result.best.drop(columns="setting") if set(result.best.setting) == {""} else result.best
     yield markdown(best).strip()
 

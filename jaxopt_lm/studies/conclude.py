@@ -50,7 +50,7 @@ def collect(folder: str | os.PathLike) -> Report:
         arms=[arm.name for arm in study.arms],
         table=runs,
         choices=tuned(study, at.losses, chosen),
-        verdicts=_table(verdicts(runs, chosen, baseline, study.rules.level)),
+        verdicts=verdict_table(verdicts(runs, chosen, baseline, study.rules.level)),
         claims=pd.DataFrame(judged, columns=list(Judgement._fields)),  # pyright: ignore[reportArgumentType]
         history=lambda name: read_history(path / "runs" / name),
         facts=hardware.facts(kinds) | config | {"Drawn with": versions(*_PACKAGES)},
@@ -67,6 +67,7 @@ def _asked(study: Study) -> str:
     return f"{arms} optimizers{where}: whose loss is least after {steps}, each at its best learning rate?"
 
 
-def _table(found: Sequence[Verdict]) -> pd.DataFrame:
+def verdict_table(found: Sequence[Verdict]) -> pd.DataFrame:
+    """Verdicts as a `Report` has them."""
     rows = [[getattr(verdict, name) for name in _OF_VERDICTS] for verdict in found]
     return pd.DataFrame(rows, columns=list(_OF_VERDICTS))  # pyright: ignore[reportArgumentType]
