@@ -5,9 +5,10 @@ once. What the text leaves open is as in the code released with the paper. The p
 claim about the loss at the best rate is resolved: `--study.seeds=3` adds fresh ones.
 
 Two tolerances of claims. `alike`, how far apart losses are that the paper calls comparable: .05 nats at its scale, for
-the text calls .02 small and its curves are read to about .01; .1 nats elsewhere, a tenth of what lies between AdamW and
-SGD at tiny (5.05 and 6.17 nats, one seed). `seed_noise`, how far apart two runs of one seed must be to be told apart:
-.01 and .03 nats, an estimate.
+the text calls .02 small and its curves are read to about .01; .1 nats elsewhere, less than a tenth of what lies between
+AdamW and SGD at tiny (5.05 and 6.32 nats). `seed_noise`, how far apart two runs of one seed must be to be told apart:
+.01 nats at the paper's scale, an estimate, and .03 elsewhere, twice the deviation over seeds of the difference between
+AdamW and Adalayer* at tiny. What is said of tiny is from its calibration, docs/results/README.md.
 """
 
 import dataclasses

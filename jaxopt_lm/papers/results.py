@@ -198,7 +198,7 @@ Made by `make results` from the tables in `tiny/`: nothing here is copied by han
 papers are predicates on a study's table, judged by seeds that chose nothing. Of {total} claims: {counted}.
 
 All of it is at scale=tiny: models of width 64 with two to eight layers, the State of the Union addresses with a
-vocabulary of 4,096, 200 steps of 32 x 64 tokens, on two CPU cores. `small`, on one GPU, and `paper` have not been run.
+vocabulary of 4,096, 400 steps of 32 x 64 tokens, on two CPU cores. `small`, on one GPU, and `paper` have not been run.
 A claim that does not hold here may hold at the paper's scale; `not resolved` says that the seeds or rates tried do not
 tell. Losses are cross-entropy in nats per token, with 95% intervals over seeds."""
 

@@ -95,10 +95,10 @@ SHAPES = {
     "tiny": Shape(
         layers=2,
         width=64,
-        steps=200,
+        steps=400,
         batch=32,
         length=64,
-        eval_every=50,
+        eval_every=100,
         eval_batches=16,
         rules=_JUDGED,
     ),

@@ -11,7 +11,7 @@ LAMVS and Sophia-Lambda are reported by the paper, which defines neither: they a
 Not judged: a similar plateau later. Stable training: the page says how many runs diverged, and how many loss spikes
 there were.
 
-    runs, tokens: paper 3, 5.02e+09; small 12, 6.29e+07; tiny 12, 4.92e+06; smoke 9, 2.3e+04
+    runs, tokens: paper 3, 5.02e+09; small 12, 6.29e+07; tiny 12, 9.83e+06; smoke 9, 2.3e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/almvr/table1_losses.py:scale=tiny
 """

@@ -3,7 +3,7 @@
 Five optimizers over their learning rates on models of four sizes. Shifted to their best rates, the curves of the four
 coincide; SGD ends higher and bears fewer rates. These runs serve Figures 3 to 6, 8 to 15, 17 and 18 too.
 
-    runs, tokens: paper 180, 2.21e+12; small 160, 1.26e+09; tiny 160, 9.83e+07; smoke 15, 3.84e+04
+    runs, tokens: paper 180, 2.21e+12; small 160, 1.26e+09; tiny 160, 1.97e+08; smoke 15, 3.84e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig01_learning_rate.py:scale=tiny
 """

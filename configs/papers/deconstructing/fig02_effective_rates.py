@@ -7,7 +7,7 @@ effective rates shows them; the run is one of Figure 9's.
 Not judged: the table of a study has no effective rates. They are in the run's metrics, as quantiles by role:
 telemetry/effective_learning_rate/ROLE/QUANTILE.
 
-    runs, tokens: paper 1, 3.28e+09; small 1, 5.24e+06; tiny 1, 4.1e+05; smoke 1, 2.56e+03
+    runs, tokens: paper 1, 3.28e+09; small 1, 5.24e+06; tiny 1, 8.19e+05; smoke 1, 2.56e+03
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig02_effective_rates.py:scale=tiny
 """

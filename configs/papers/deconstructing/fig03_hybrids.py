@@ -4,7 +4,7 @@ SGD over its rates on the matrices, Adalayer* at its best rate on the head alone
 right, on the 300m model). With the head alone it beats SGD but is unstable; with the norms too it does about as well as
 Adalayer*, and on the 300m model better, about as well as AdamW. The dotted lines are Figure 1's and 9's runs.
 
-    runs, tokens: paper 84, 3.96e+11; small 144, 1.09e+09; tiny 144, 8.52e+07; smoke 15, 3.84e+04
+    runs, tokens: paper 84, 3.96e+11; small 144, 1.09e+09; tiny 144, 1.7e+08; smoke 15, 3.84e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig03_hybrids.py:scale=tiny
 """

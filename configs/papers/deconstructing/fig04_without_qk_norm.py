@@ -2,7 +2,7 @@
 
 Figure 1's sweep on the 150m and 300m models without QK norm and z-loss, beside Figure 1's own runs.
 
-    runs, tokens: paper 180, 8.85e+11; small 320, 2.52e+09; tiny 320, 1.97e+08; smoke 30, 7.68e+04
+    runs, tokens: paper 180, 8.85e+11; small 320, 2.52e+09; tiny 320, 3.93e+08; smoke 30, 7.68e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig04_without_qk_norm.py:scale=tiny
 """

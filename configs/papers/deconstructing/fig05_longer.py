@@ -3,7 +3,7 @@
 Figure 1's sweep on the 150m model for 100k steps instead of 25k, with and without QK norm and z-loss, beside the runs
 of Figures 1 and 4. Without them at scales paper and small alone.
 
-    runs, tokens: paper 180, 1.47e+12; small 320, 4.19e+09; tiny 160, 1.64e+08; smoke 30, 1.92e+05
+    runs, tokens: paper 180, 1.47e+12; small 320, 4.19e+09; tiny 160, 3.28e+08; smoke 30, 1.92e+05
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig05_longer.py:scale=tiny
 """

@@ -4,7 +4,7 @@ b1 over seven values (SGD's momentum likewise) at each optimizer's best rate, wh
 three settings: 150m, 150m without QK norm and z-loss, 300m. Above .98 Lion is the best; below .8 AdamW and Adafactor
 are, and Lion and Signum are more sensitive. At .9, all but SGD's own, it is Figure 1's comparison.
 
-    runs, tokens: paper 225, 9.83e+11; small 195, 1.36e+09; tiny 195, 1.06e+08; smoke 30, 7.68e+04
+    runs, tokens: paper 225, 9.83e+11; small 195, 1.36e+09; tiny 195, 2.13e+08; smoke 30, 7.68e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig06_momentum.py:scale=tiny
 """

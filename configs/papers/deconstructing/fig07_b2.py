@@ -3,7 +3,7 @@
 .8, .9, .95 (the default), .98 and .99 for AdamW, Adafactor and Lion; on the 150m model, at each optimizer's best rate
 as known beforehand.
 
-    runs, tokens: paper 15, 4.92e+10; small 15, 7.86e+07; tiny 15, 6.14e+06; smoke 9, 2.3e+04
+    runs, tokens: paper 15, 4.92e+10; small 15, 7.86e+07; tiny 15, 1.23e+07; smoke 9, 2.3e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig07_b2.py:scale=tiny
 """

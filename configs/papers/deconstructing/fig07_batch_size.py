@@ -3,7 +3,7 @@
 Batches of 128 to 1,024 windows (256 is the default), half to four times the default at other scales, for as many steps
 as give the same tokens; on the 150m model, at each optimizer's best rate as known beforehand.
 
-    runs, tokens: paper 20, 6.55e+10; small 20, 1.05e+08; tiny 20, 8.19e+06; smoke 10, 2.56e+04
+    runs, tokens: paper 20, 6.55e+10; small 20, 1.05e+08; tiny 20, 1.64e+07; smoke 10, 2.56e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig07_batch_size.py:scale=tiny
 """

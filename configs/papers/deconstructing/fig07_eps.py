@@ -3,7 +3,7 @@
 1e-15 (the default), 1e-12, 1e-8 and 1e-5 for AdamW and Adafactor; on the 150m model, at each optimizer's best rate as
 known beforehand.
 
-    runs, tokens: paper 8, 2.62e+10; small 8, 4.19e+07; tiny 8, 3.28e+06; smoke 6, 1.54e+04
+    runs, tokens: paper 8, 2.62e+10; small 8, 4.19e+07; tiny 8, 6.55e+06; smoke 6, 1.54e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig07_eps.py:scale=tiny
 """

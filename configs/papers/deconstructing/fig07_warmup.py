@@ -3,7 +3,7 @@
 A warmup of 500 to 20k of 25k steps (2k5 is the default), as the same shares of the run at other scales; on the 150m
 model, at each optimizer's best rate as known beforehand.
 
-    runs, tokens: paper 35, 1.15e+11; small 35, 1.84e+08; tiny 35, 1.43e+07; smoke 10, 2.56e+04
+    runs, tokens: paper 35, 1.15e+11; small 35, 1.84e+08; tiny 35, 2.87e+07; smoke 10, 2.56e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig07_warmup.py:scale=tiny
 """

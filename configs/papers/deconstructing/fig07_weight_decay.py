@@ -4,7 +4,7 @@
 of all parameters. On the 150m model, at each optimizer's best rate as known beforehand. At other scales than paper's
 the gain is judged against what counts as alike there, for .02 nats are below the noise of a seed.
 
-    runs, tokens: paper 35, 1.15e+11; small 35, 1.84e+08; tiny 35, 1.43e+07; smoke 15, 3.84e+04
+    runs, tokens: paper 35, 1.15e+11; small 35, 1.84e+08; tiny 35, 2.87e+07; smoke 15, 3.84e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig07_weight_decay.py:scale=tiny
 """

@@ -3,7 +3,7 @@
 Figure 6's values and settings: AdamW with b2 = .95, AdamW with b1 = b2, Signum, at their best rates, which Figure 1's
 and 4's runs tell. AdamW and Signum are Figure 6's runs.
 
-    runs, tokens: paper 108, 4.72e+11; small 150, 1.05e+09; tiny 150, 8.19e+07; smoke 24, 6.14e+04
+    runs, tokens: paper 108, 4.72e+11; small 150, 1.05e+09; tiny 150, 1.64e+08; smoke 24, 6.14e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig08_tied_momenta.py:scale=tiny
 """

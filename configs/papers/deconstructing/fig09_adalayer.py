@@ -4,7 +4,7 @@ Adalayer, and Adalayer* (the head's second moments apart for each vocabulary ent
 learning rate on the 150m model. Adalayer ends between SGD and AdamW and bears fewer rates than AdamW; Adalayer* nearly
 recovers AdamW's loss and much of its stability.
 
-    runs, tokens: paper 36, 1.18e+11; small 64, 3.36e+08; tiny 64, 2.62e+07; smoke 12, 3.07e+04
+    runs, tokens: paper 36, 1.18e+11; small 64, 3.36e+08; tiny 64, 5.24e+07; smoke 12, 3.07e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig09_adalayer.py:scale=tiny
 """

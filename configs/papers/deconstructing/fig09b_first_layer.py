@@ -3,7 +3,7 @@
 Adalayer* with a second moment for each row of the embedding, beside Adalayer*, over the learning rate on the 150m
 model.
 
-    runs, tokens: paper 18, 5.9e+10; small 32, 1.68e+08; tiny 32, 1.31e+07; smoke 6, 1.54e+04
+    runs, tokens: paper 18, 5.9e+10; small 32, 1.68e+08; tiny 32, 2.62e+07; smoke 6, 1.54e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig09b_first_layer.py:scale=tiny
 """

@@ -2,7 +2,7 @@
 
 Figure 3's middle panel on the 600m model; where a scale has two models, on the larger one, whose runs are Figure 3's.
 
-    runs, tokens: paper 37, 4.85e+11; small 64, 6.71e+08; tiny 64, 5.24e+07; smoke 12, 3.07e+04
+    runs, tokens: paper 37, 4.85e+11; small 64, 6.71e+08; tiny 64, 1.05e+08; smoke 12, 3.07e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig10_hybrid_600m.py:scale=tiny
 """

@@ -3,7 +3,7 @@
 SGD over its rates on head and norms, Adalayer* on embedding, attention and MLP at the rate of the grid below its best
 (1e-3), on the 150m model. It beats SGD but is unstable, and falls short of Adalayer*.
 
-    runs, tokens: paper 37, 1.21e+11; small 64, 3.36e+08; tiny 64, 2.62e+07; smoke 12, 3.07e+04
+    runs, tokens: paper 37, 1.21e+11; small 64, 3.36e+08; tiny 64, 5.24e+07; smoke 12, 3.07e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig11_matrices.py:scale=tiny
 """

@@ -3,7 +3,7 @@
 Figure 3's left panel with norms that never move, on the 150m and 300m models. It beats SGD, bears more rates than
 Figure 3's (whose runs at 150m are here too), and ends higher than Adalayer*, the more so at 300m.
 
-    runs, tokens: paper 84, 3.96e+11; small 144, 1.09e+09; tiny 144, 8.52e+07; smoke 15, 3.84e+04
+    runs, tokens: paper 84, 3.96e+11; small 144, 1.09e+09; tiny 144, 1.7e+08; smoke 15, 3.84e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig12_norms_untrained.py:scale=tiny
 """

@@ -4,7 +4,7 @@ SGD over its rates on the matrices, Adafactor at its best rate of 150m on head a
 the grid below. At 150m it is better than Adafactor at low rates and else about as good; at 300m about as good up to the
 best rate and apart above it, where it does not exceed Adafactor.
 
-    runs, tokens: paper 84, 4.29e+11; small 144, 1.17e+09; tiny 144, 9.18e+07; smoke 15, 3.84e+04
+    runs, tokens: paper 84, 4.29e+11; small 144, 1.17e+09; tiny 144, 1.84e+08; smoke 15, 3.84e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig13_adafactor.py:scale=tiny
 """

@@ -4,7 +4,7 @@ Adalayer* whose second moments, but those of head and norms, stay what 1,000 bat
 rate on the 150m and 300m models. At 150m it is nearly Adalayer*'s equal, in loss and stability; at 300m it matches or
 exceeds it and comes near AdamW's best. At other scales the calibration is 4% of a 150m run.
 
-    runs, tokens: paper 72, 3.56e+11; small 128, 1.01e+09; tiny 128, 7.92e+07; smoke 12, 3.15e+04
+    runs, tokens: paper 72, 3.56e+11; small 128, 1.01e+09; tiny 128, 1.58e+08; smoke 12, 3.15e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig14_frozen_but_head_and_norms.py:scale=tiny
 """

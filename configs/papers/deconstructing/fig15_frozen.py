@@ -2,7 +2,7 @@
 
 As Figure 14, but those of head and norms are frozen too: neither Adalayer*'s loss nor its stability.
 
-    runs, tokens: paper 72, 3.56e+11; small 128, 1.01e+09; tiny 128, 7.92e+07; smoke 12, 3.15e+04
+    runs, tokens: paper 72, 3.56e+11; small 128, 1.01e+09; tiny 128, 1.58e+08; smoke 12, 3.15e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig15_frozen.py:scale=tiny
 """

@@ -3,7 +3,7 @@
 As Figure 14, on the 150m model, with second moments live on the head alone (left: norms are frozen) or on the norms
 alone.
 
-    runs, tokens: paper 45, 1.5e+11; small 80, 4.26e+08; tiny 80, 3.33e+07; smoke 15, 3.99e+04
+    runs, tokens: paper 45, 1.5e+11; small 80, 4.26e+08; tiny 80, 6.66e+07; smoke 15, 3.99e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig16_frozen_but_one.py:scale=tiny
 """

@@ -4,7 +4,7 @@ As Figure 14 with second moments live on the head alone and norms that never mov
 also Adalayer* with norms that never move, and Figure 16's left panel to compare with. It bears more rates than that,
 and ends higher; Adalayer* with untrained norms ends higher than Adalayer*.
 
-    runs, tokens: paper 90, 4.16e+11; small 160, 1.18e+09; tiny 160, 9.25e+07; smoke 18, 4.76e+04
+    runs, tokens: paper 90, 4.16e+11; small 160, 1.18e+09; tiny 160, 1.85e+08; smoke 18, 4.76e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig17_frozen_norms_untrained.py:scale=tiny
 """

@@ -4,7 +4,7 @@ Over the learning rate on the 150m model: Signum; Sophia with this paper's b1, b
 setup"); with Liu et al.'s b1, b2, eps and weight decay, 0.2 in our reading; and the last with attention logits divided
 by the number of the layer, as in Liu et al.'s code.
 
-    runs, tokens: paper 36, 1.18e+11; small 64, 3.36e+08; tiny 64, 2.62e+07; smoke 12, 3.07e+04
+    runs, tokens: paper 36, 1.18e+11; small 64, 3.36e+08; tiny 64, 5.24e+07; smoke 12, 3.07e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/fig18_sophia.py:scale=tiny
 """

@@ -4,7 +4,7 @@ From Figure 1's runs without SGD. The rates themselves are judged at paper's sca
 Adafactor at 150m, then 1e-3; 3.16e-4 for Lion, 1e-4 at 1.2b; 3.16e-4 for Signum. A best rate is known to half the
 grid's ratio, 10^.25 either way.
 
-    runs, tokens: paper 144, 1.77e+12; small 56, 4.4e+08; tiny 56, 3.44e+07; smoke 4, 1.02e+04
+    runs, tokens: paper 144, 1.77e+12; small 56, 4.4e+08; tiny 56, 6.88e+07; smoke 4, 1.02e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/deconstructing/table1_best_rates.py:scale=tiny
 """

@@ -7,7 +7,7 @@ the first is set aside, as in every study.
 
 Not judged: that clipping steadies, for which the page has loss spikes and diverged runs.
 
-    runs, tokens: paper 30, 8.1e+10; small 40, 2.1e+08; tiny 40, 1.64e+07; smoke 24, 6.14e+04
+    runs, tokens: paper 30, 8.1e+10; small 40, 2.1e+08; tiny 40, 3.28e+07; smoke 24, 6.14e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/layer_adaptive/ablations.py:scale=tiny
 """

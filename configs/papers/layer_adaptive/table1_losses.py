@@ -12,7 +12,7 @@ five.
 
 Not judged: hours of training; the page's speed-ups in seconds tell them where all runs are of one machine.
 
-    runs, tokens: paper 2, 5.4e+09; small 8, 4.19e+07; tiny 8, 3.28e+06; smoke 6, 1.54e+04
+    runs, tokens: paper 2, 5.4e+09; small 8, 4.19e+07; tiny 8, 6.55e+06; smoke 6, 1.54e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/layer_adaptive/table1_losses.py:scale=tiny
 """

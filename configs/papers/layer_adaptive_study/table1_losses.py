@@ -14,7 +14,7 @@ judge by: the first is set aside, as in every study.
 Not judged: gradient norms alike over layers, less so with adaptation: the table of a study has none; the page has a
 figure of them. Stability: the page has diverged runs and loss spikes.
 
-    runs, tokens: paper 195, 2.56e+11; small 104, 5.45e+08; tiny 104, 4.26e+07; smoke 39, 9.98e+04
+    runs, tokens: paper 195, 2.56e+11; small 104, 5.45e+08; tiny 104, 8.52e+07; smoke 39, 9.98e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/layer_adaptive_study/table1_losses.py:scale=tiny
 """

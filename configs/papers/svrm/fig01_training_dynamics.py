@@ -8,7 +8,7 @@ Not judged: fewer early loss spikes, which the page counts; less than 5% dearer 
 which benchmarks/optimizer_update.py measures; the variance of the gradient estimate, 10.2 times the gradient's for
 independent noise, which tests/optimizers/test_identities.py measures.
 
-    runs, tokens: paper 6, 7.86e+10; small 8, 4.19e+07; tiny 8, 3.28e+06; smoke 6, 1.54e+04
+    runs, tokens: paper 6, 7.86e+10; small 8, 4.19e+07; tiny 8, 6.55e+06; smoke 6, 1.54e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/svrm/fig01_training_dynamics.py:scale=tiny
 """

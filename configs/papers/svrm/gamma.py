@@ -4,7 +4,7 @@ SVRM at three strengths, of which .3 is Figure 1's arm; .5 over-smooths, .1 does
 x 1,024 tokens, warmup 1,000, clipped at 1.0, decay .1, three seeds of data and model: (42, 123), (43, 124), (44, 125).
 At scale=paper they leave two to judge by: the first is set aside, as in every study.
 
-    runs, tokens: paper 9, 1.18e+11; small 12, 6.29e+07; tiny 12, 4.92e+06; smoke 9, 2.3e+04
+    runs, tokens: paper 9, 1.18e+11; small 12, 6.29e+07; tiny 12, 9.83e+06; smoke 9, 2.3e+04
 
     python -m jaxopt_lm.sweep --config=configs/papers/svrm/gamma.py:scale=tiny
 """
