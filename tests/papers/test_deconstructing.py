@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from jaxopt_lm.config_io import load_as
+from jaxopt_lm.errors import InputError
 from jaxopt_lm.model import num_params
 from jaxopt_lm.papers.scales import SCALES
-from tests.papers.costs import FILES, config_of, study, tokens_of_runs
+from jaxopt_lm.studies import Study
+from tests.papers.costs import FILES, PAPERS, config_of, study, tokens_of_runs
 
 # arXiv 2407.07972, section 2.3 (five optimizers) and 3.2 (SGD in hybrids: "from 0.1 to 3160"): multiples of sqrt(10).
 G_A = (1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 0.316, 1.0)
@@ -192,7 +195,9 @@ def at(config: Any, name: str) -> Any:
 
 
 def test_every_figure_and_table_has_a_file():
-    assert {f"{D}demo", *(D + name for name in DECONSTRUCTING)} == {name for name in FILES if name.startswith(D)}
+    assert {f"{D}demo", f"{D}calibration", *(D + name for name in DECONSTRUCTING)} == {
+        name for name in FILES if name.startswith(D)
+    }
 
 
 @pytest.mark.parametrize("name", DECONSTRUCTING)
@@ -278,13 +283,25 @@ def test_runs_that_figures_share_are_trained_once():
     assert sum(len(tokens_of_runs(D + name, "paper")) for name in DECONSTRUCTING) > 2 * len(together)
 
 
-def test_demo_trains_runs_that_figures_1_and_9_train_too():
-    demo = tokens_of_runs(f"{D}demo", "tiny").keys()
-    figures = (
-        tokens_of_runs(f"{D}fig01_learning_rate", "tiny").keys() | tokens_of_runs(f"{D}fig09_adalayer", "tiny").keys()
-    )
-    assert len(demo) == 25
-    assert demo <= figures
+def test_demo_has_arms_and_rates_of_figures_1_and_9_and_half_their_steps():
+    demo, *figures = (study(D + name, "tiny") for name in ("demo", "fig01_learning_rate", "fig09_adalayer"))
+    known = {(arm.optimizer, rate) for figure in figures for arm in figure.arms for rate in arm.learning_rates}
+    assert {(arm.optimizer, rate) for arm in demo.arms for rate in arm.learning_rates} <= known
+    assert len(tokens_of_runs(f"{D}demo", "tiny")) == 25
+    assert all(2 * demo.base.num_train_steps == figure.base.num_train_steps for figure in figures)
+
+
+def test_calibration_is_of_quarter_half_and_all_of_the_steps():
+    calibration = study(f"{D}calibration", "tiny")
+    assert [setting["num_train_steps"] for setting in calibration.settings] == [100, 200, 400]
+    assert calibration.settings[-1]["num_train_steps"] == calibration.base.num_train_steps
+
+
+def test_sizes_may_be_chosen():
+    one = load_as(Study, f"{PAPERS}/{D}fig01_learning_rate.py:scale=paper,sizes=150m")
+    assert [setting["name"] for setting in one.settings] == ["150m"]
+    with pytest.raises(InputError, match=r"sizes=150m\+2b.*must be of 150m, 300m, 600m, 1.2b"):
+        load_as(Study, f"{PAPERS}/{D}fig01_learning_rate.py:sizes=150m+2b")
 
 
 # A prototype of tiny's shape, one seed, has its least losses at 1e-2 (adamw, adalayer_star), between 3.16e-3 and 1e-2
@@ -319,4 +336,4 @@ def test_what_is_known_beforehand_is_on_the_grid(scale):
 
 def test_the_calibration_scales_with_the_run():
     frozen = study(f"{D}fig15_frozen", "tiny").arm("frozen").optimizer
-    assert frozen.calibration_steps / 200 == 1000 / 25_000
+    assert frozen.calibration_steps / 400 == 1000 / 25_000
