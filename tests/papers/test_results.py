@@ -1,6 +1,8 @@
 """The page of results: from the tables of studies that have ended, by one command, to the same bytes."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from jaxopt_lm.papers import results
 from jaxopt_lm.studies import Study
 from jaxopt_lm.studies.store import Store
 from tests.studies.ended import end_all
+from tests.write_config_dumps import ROOT
 
 ASKED = '''"""Figure 0: a line for the page.
 
@@ -92,3 +95,13 @@ def test_what_is_not_trained_is_refused(store, monkeypatch, capsys):
     assert f"not trained; python -m jaxopt_lm.sweep --config={SPEC}" in shown
     for spec in ("configs/paper/fig00.py:scale=small", "base.json:scale=tiny"):
         assert command(monkeypatch, capsys, f"--add={spec}")[0] == 2
+
+
+def test_the_committed_page_comes_from_the_committed_tables(tmp_path, monkeypatch):
+    """Words and numbers; figures are drawn into the copy."""
+    monkeypatch.chdir(ROOT)
+    copy = shutil.copytree("docs/results", tmp_path / "results")
+    committed = (copy / "README.md").read_text()
+    assert results.page(Path("configs/papers"), copy) == committed, "make results"
+    tables = {path.stem for path in copy.glob("tiny/*.parquet")}
+    assert tables == {path.stem for path in copy.glob("tiny/*.json")} == {path.stem for path in copy.glob("tiny/*.png")}
