@@ -238,15 +238,20 @@ def curves(points: pd.DataFrame, looks: dict[str, Style], *, width: float = WIDE
                 continue
             one.plot(line[kind], line.loss, label=arm, **look.stroke)
             one.fill_between(line[kind], line.low, line.high, color=look.color, alpha=0.2, linewidth=0)
-        low = float(mine.loss.min())
-        top = top_of(later) if len(later) else low
-        margin = 0.05 * ((top - low) or 1.0)
-        one.set_ylim(low - margin, top + margin)
+        _limit(one, mine.loss, later)
         one.set(title=plain(setting), xlabel={"step": "steps", "seconds": "seconds of training"}[kind], ylabel=LOSS)
         one.xaxis.set_major_formatter(lambda value, _: size_text(value) if value else "0")
     extra = [note("a seed that diverged", marker="x")] if max(points.diverged_seed) else []
     legend(figure, looks, points.arm, extra)
     return Drawing(figure, points)
+
+
+def _limit(axes: Axes, losses: pd.Series, highest: pd.Series) -> None:
+    """Ends the axis at the least loss and at `top_of(highest)`."""
+    low = float(losses.min())
+    high = top_of(highest) if len(highest) else low
+    margin = 0.05 * ((high - low) or 1.0)
+    axes.set_ylim(low - margin, high + margin)
 
 
 def _label_below(axes: list[Axes], label: str, figure: Figure) -> None:
@@ -277,6 +282,7 @@ def tuning(points: pd.DataFrame, looks: dict[str, Style], *, width: float = WIDE
             band = line.dropna(subset="low")
             if len(band):
                 one.fill_between(band.trials, band.low, band.high, color=looks[arm].color, alpha=0.2, linewidth=0)
+        _limit(one, mine.loss, mine.loss)
         one.set(title=plain(setting), xlabel="trials", ylabel=LOSS)
         one.xaxis.get_major_locator().set_params(integer=True)
     legend(figure, looks, points.arm)

@@ -244,6 +244,14 @@ def test_tuning_ends_at_the_best_loss():
     assert found.low.isna().all()
 
 
+def test_a_trial_far_above_the_others_does_not_flatten_the_cost_of_tuning():
+    found = points.tuning_points(RUNS)
+    far = found.assign(loss=np.where((found.arm == "adamw") & (found.trials == 1), 66.0, found.loss))
+    low, high = figures.tuning(far, LOOKS).figure.axes[0].get_ylim()
+    assert low < found.loss.min()
+    assert high < 10
+
+
 def test_tuning_has_a_band_as_far_as_the_trials_bound_it():
     trials = [made_up.row("", "muon", 0, 0.001 * 1.1**i, size=100_000) for i in range(24)]
     found = points.tuning_points(pd.DataFrame(trials))
