@@ -1,6 +1,7 @@
 """Identities that hold between optimizers, whatever the gradients."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -199,7 +200,8 @@ def test_svrm_adds_variance_where_gradients_are_independent_noise():
     tx = o.scale_by_svrm(b1=b1, b2=b2, eps=eps, gamma=gamma)
 
     def step(state, g):
-        u, state = tx.update(g, state)
+        found: Any = tx.update(g, state)
+        u, state = found
         return state, (u * (jnp.sqrt(state.nu) + eps), state.mu)
 
     _, (m, average) = jax.lax.scan(step, tx.init(noise[0]), noise)

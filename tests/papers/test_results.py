@@ -51,7 +51,7 @@ def store(tiny, tmp_path, monkeypatch) -> Store:
     return store
 
 
-def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str]:
+def command(monkeypatch, capsys, *arguments: str) -> tuple[object, str]:
     monkeypatch.setattr(sys, "argv", ["results", "--configs=configs", "--out=out", *arguments])
     try:
         code = results.main() or 0
