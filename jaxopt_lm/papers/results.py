@@ -158,12 +158,13 @@ def _losses(study: Study, runs: pd.DataFrame) -> dict[Run, float]:
 
 def _best(choice: Choice, runs: pd.DataFrame) -> dict[str, str]:
     at = fresh(rows(runs), choice)
+    end = ", the only one tried" if choice.trials == 1 else ", at the end of those tried"
     losses = list(at.losses.values())
     interval = t_interval(losses) if losses else None
     return {
         "setting": choice.setting,
         "optimizer": choice.arm,
-        "best rate": f"{choice.learning_rate:.3g}" + ("" if choice.inside else ", at the end of those tried"),
+        "best rate": f"{choice.learning_rate:.3g}" + ("" if choice.inside else end),
         "loss, tuning seed": f"{choice.loss:.3f}",
         "loss, fresh seeds": f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval else "",
         "seeds": f"{len(losses)}" + (f", {at.diverged} diverged" if at.diverged else ""),

@@ -1,6 +1,6 @@
 """What the scale tiny is made from: how long runs must be for the paper's picture to show, how far seeds lie apart.
 
-AdamW, Signum, SGD and Adalayer* at the rates that are best of a factor of sqrt(10), in runs of a quarter, half and all
+AdamW, Signum, SGD and Adalayer* at rates that were best in a prototype of one seed, in runs of a quarter, half and all
 of the scale's steps, on three fresh seeds. The length and tolerances of claims come from it: docs/results/README.md.
 
     runs, tokens: paper 12, 2.29e+10; small 48, 1.47e+08; tiny 48, 2.29e+07; smoke 36, 5.22e+04
