@@ -121,6 +121,6 @@ def test_seeds_and_schedules_of_the_papers_by_aardvark():
 
 def test_durations_scale_with_the_run():
     almvr = study("almvr/table1_losses", "tiny")
-    assert (almvr.base.schedule.warmup_steps or 0) > almvr.base.num_train_steps == 200
+    assert (almvr.base.schedule.warmup_steps or 0) > almvr.base.num_train_steps == 400
     layer = study("layer_adaptive/table1_losses", "tiny").arm("layer adaptive").optimizer
-    assert layer.eps_warmup_steps == layer.eps_decay_steps == 8  # 200 of 5,150
+    assert layer.eps_warmup_steps == layer.eps_decay_steps == 16  # 200 of 5,150

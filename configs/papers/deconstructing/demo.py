@@ -31,8 +31,8 @@ def get_config(arg: str = "") -> Study:
         ),
     )
     study = at.study(arms, at.settings("150m"), claims, one_seed=True)
-    steps, workdir = study.base.num_train_steps // 2, f"{study.base.workdir}_demo"
-    base = dataclasses.replace(study.base, num_train_steps=steps, workdir=workdir)
+    steps = study.base.num_train_steps // 2
+    base = dataclasses.replace(study.base, num_train_steps=steps, workdir=f"runs/deconstructing_demo_{at.name}")
     return dataclasses.replace(study, base=base, rules=dataclasses.replace(study.rules, max_extensions=0))
 
 
